@@ -1,0 +1,297 @@
+package ws
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// DialOptions say where Dial goes and how. URL is required; the zero value of
+// everything else is a sensible default.
+type DialOptions struct {
+	// URL is ws://host[:port]/path or wss://host[:port]/path. User and password
+	// in it are refused: credentials belong into Header.
+	URL string
+
+	// Header is sent with the upgrade request, except what the WebSocket
+	// handshake itself sets. A Host in it counts as Host below.
+	Header http.Header
+
+	// Host replaces the URL's host in the Host header only. Empty: the URL's.
+	Host string
+
+	// Subprotocols are offered, and the server must choose one of them.
+	// Empty: none is offered or asked for.
+	Subprotocols []string
+
+	// TLS is used for wss. Nil: the system's trust. ServerName defaults to the
+	// URL's host; ALPN is always http/1.1; the floor is TLS 1.2. Not modified.
+	TLS *tls.Config
+
+	// DialContext connects to the server's host:port, perhaps through a proxy.
+	// Nil: directly. If its connections wrap others, a NetConn method (as
+	// crypto/tls has it) lets Close reach the socket at once.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// HandshakeTimeout bounds each of: connecting directly, the TLS handshake,
+	// the upgrade. 0: 10 s. DialContext bounds itself.
+	HandshakeTimeout time.Duration
+}
+
+// Dial opens a WebSocket to a server and returns it as a carrier. ctx bounds
+// the handshake only. A failure on the way is a *HandshakeError; a URL that
+// makes no sense is another error, which does not repeat the URL.
+func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
+	u, err := parseURL(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	header := o.Header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	if o.Host == "" {
+		o.Host = header.Get("Host")
+	}
+	header.Del("Host")
+	header.Del("Sec-WebSocket-Extensions")
+	if header.Get("User-Agent") == "" {
+		header.Set("User-Agent", "sallyport")
+	}
+	if o.HandshakeTimeout <= 0 {
+		o.HandshakeTimeout = defaultHandshakeTimeout
+	}
+
+	d := &dialler{options: o, addr: dialAddr(u), host: u.Hostname(), secure: u.Scheme == "wss"}
+	conn := &Conn{max: corkSize - maxHeaderClient, client: true}
+	library, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
+		HTTPClient: &http.Client{
+			Transport:     d,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		HTTPHeader:     header,
+		Host:           o.Host,
+		Subprotocols:   o.Subprotocols,
+		OnPingReceived: func(context.Context, []byte) bool { return conn.cork.admitPong() },
+	})
+	if err != nil {
+		return nil, d.failure(err, resp)
+	}
+	if len(o.Subprotocols) > 0 && library.Subprotocol() == "" {
+		_ = library.CloseNow()
+		return nil, d.failure(fmt.Errorf("a WebSocket opened, but the server did not agree to subprotocol %q: another service at this address, or something in between drops the header", strings.Join(o.Subprotocols, ", ")), resp)
+	}
+	_ = d.cork.conn.SetDeadline(time.Time{})
+	conn.start(library, d.cork)
+	return conn, nil
+}
+
+// parseURL checks a server's URL. Its errors do not quote it: it may hold a
+// secret.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, errors.New("the server's URL is malformed: it should look like wss://host/path")
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return nil, fmt.Errorf("the server's URL has scheme %q: it should begin with wss:// (or ws://)", clean(u.Scheme, 20))
+	case u.Hostname() == "":
+		return nil, errors.New("the server's URL names no host: it should look like wss://host/path")
+	case u.User != nil:
+		return nil, errors.New("the server's URL holds a user or password: send credentials in a header instead")
+	}
+	u.Fragment = "" // never sent (RFC 6455 §3)
+	return u, nil
+}
+
+// dialAddr is the host:port of u.
+func dialAddr(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = "443"
+		if u.Scheme == "ws" {
+			port = "80"
+		}
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// dialler is the http.RoundTripper of one Dial: one connection, one request.
+type dialler struct {
+	options DialOptions
+	addr    string // host:port
+	host    string // without port, for TLS
+	secure  bool
+
+	cork *frameCork      // the stack, once the server has answered 101
+	err  *HandshakeError // what went wrong in RoundTrip
+}
+
+// failure prefers what RoundTrip knows to what the library made of it.
+func (d *dialler) failure(err error, resp *http.Response) error {
+	if d.err != nil {
+		return d.err
+	}
+	if d.cork != nil {
+		_ = d.cork.Close()
+	}
+	status := 0
+	if resp != nil {
+		status = resp.StatusCode
+	}
+	return &HandshakeError{Leg: LegUpgrade, Addr: d.addr, Status: status, Err: err}
+}
+
+// RoundTrip connects, secures the connection and sends req on it. It returns
+// the answer if that is 101, with a body that is the stack for the WebSocket;
+// all else is an error.
+func (d *dialler) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := d.roundTrip(req)
+	if err != nil {
+		d.err = err
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (d *dialler) roundTrip(req *http.Request) (*http.Response, *HandshakeError) {
+	ctx := req.Context()
+	conn, err := d.connect(ctx)
+	if err != nil {
+		return nil, d.fail(dialLeg(err), err)
+	}
+	tune(conn)
+	if d.secure {
+		secured, err := d.handshake(ctx, conn)
+		if err != nil {
+			_ = closeNow(conn)
+			return nil, d.fail(LegTLS, err)
+		}
+		conn = secured
+	}
+	resp, failure := d.upgrade(ctx, conn, req)
+	if failure != nil {
+		_ = closeNow(conn)
+		return nil, failure
+	}
+	return resp, nil
+}
+
+func (d *dialler) fail(leg Leg, err error) *HandshakeError {
+	return &HandshakeError{Leg: leg, Addr: d.addr, Err: err}
+}
+
+func (d *dialler) connect(ctx context.Context) (net.Conn, error) {
+	if dial := d.options.DialContext; dial != nil {
+		return dial(ctx, "tcp", d.addr)
+	}
+	direct := net.Dialer{Timeout: d.options.HandshakeTimeout}
+	return direct.DialContext(ctx, "tcp", d.addr)
+}
+
+// handshake puts the record cork and TLS above conn.
+func (d *dialler) handshake(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	secured := tls.Client(&recordCork{Conn: conn}, clientTLS(d.options.TLS, d.host))
+	timed, cancel := context.WithTimeout(ctx, d.options.HandshakeTimeout)
+	defer cancel()
+	err := secured.HandshakeContext(timed)
+	switch {
+	case err == nil:
+		return secured, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("stopped during the TLS handshake: %w", context.Cause(ctx))
+	case timed.Err() != nil:
+		return nil, fmt.Errorf("no end of the TLS handshake within %v: %w", d.options.HandshakeTimeout, timed.Err())
+	}
+	return nil, tlsError(err)
+}
+
+// clientTLS is config (nil: defaults) as a carrier needs it.
+func clientTLS(config *tls.Config, host string) *tls.Config {
+	c := carrierTLS(config)
+	if c.ServerName == "" {
+		c.ServerName = strings.TrimSuffix(host, ".")
+	}
+	return c
+}
+
+// carrierTLS is a copy of config (nil: defaults) with the ALPN and the floor
+// that all carriers have.
+func carrierTLS(config *tls.Config) *tls.Config {
+	if config == nil {
+		config = &tls.Config{}
+	}
+	c := config.Clone()
+	c.NextProtos = slices.Clone(alpn)
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	return c
+}
+
+// alpn is what carriers negotiate: WebSockets over HTTP/2 do not exist here.
+var alpn = []string{"http/1.1"}
+
+// upgrade sends req and reads the answer, within the leg's timeout.
+func (d *dialler) upgrade(ctx context.Context, conn net.Conn, req *http.Request) (*http.Response, *HandshakeError) {
+	var out bytes.Buffer
+	if err := req.Write(&out); err != nil {
+		return nil, d.fail(LegUpgrade, fmt.Errorf("the request cannot be written: %w", err))
+	}
+	_ = conn.SetDeadline(time.Now().Add(d.options.HandshakeTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	resp, rest, err := d.exchange(conn, req, out.Bytes())
+	if !stop() {
+		return nil, d.fail(LegUpgrade, fmt.Errorf("stopped while waiting for the upgrade: %w", context.Cause(ctx)))
+	}
+	if err != nil {
+		return nil, d.fail(LegUpgrade, err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, d.refused(resp, rest)
+	}
+	// Should the library not like the answer, it reads on for diagnostics:
+	// no waiting for that. Dial resets the deadline.
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	d.cork = newFrameCork(conn, rest)
+	resp.Body = d.cork
+	return resp, nil
+}
+
+// exchange writes the request and reads the answer.
+func (d *dialler) exchange(conn net.Conn, req *http.Request, out []byte) (*http.Response, []byte, error) {
+	if _, err := conn.Write(out); err != nil {
+		return nil, nil, fmt.Errorf("sending the upgrade request: %w", err)
+	}
+	resp, rest, err := readResponse(conn, req, func() {
+		_ = conn.SetReadDeadline(time.Now().Add(min(failureBodyTimeout, d.options.HandshakeTimeout)))
+	})
+	if err == nil {
+		return resp, rest, nil
+	}
+	// A server that does not like the client's certificate says so only now
+	// (RFC 8446 §4.4.2).
+	return nil, nil, tlsError(err)
+}
+
+// refused describes an answer other than 101.
+func (d *dialler) refused(resp *http.Response, body []byte) *HandshakeError {
+	e := d.fail(LegUpgrade, statusError(resp))
+	e.Status = resp.StatusCode
+	e.Header = http.Header{}
+	for _, name := range []string{"Location", "Retry-After", "Www-Authenticate", "Proxy-Authenticate"} {
+		if values := resp.Header.Values(name); len(values) > 0 {
+			e.Header[name] = values
+		}
+	}
+	e.Excerpt = excerpt(body)
+	return e
+}
