@@ -1,0 +1,57 @@
+package egress
+
+import "time"
+
+// Bounds on what a proxy may do to us. None is configurable: each is far above what real proxies need and small enough
+// that a hostile one gains nothing.
+const (
+	// defaultTimeout bounds each leg whose option is zero.
+	defaultTimeout = 10 * time.Second
+
+	// defaultKeepAlive is Go's own TCP keep-alive idle time and interval.
+	defaultKeepAlive = 15 * time.Second
+
+	// attemptDelay is how long an address is tried alone before the next is tried beside it (RFC 8305 §5, §8).
+	attemptDelay = 250 * time.Millisecond
+
+	// maxHeader bounds all header bytes read for one CONNECT: interim replies, blank lines and the reply itself.
+	// Kerberos tickets in challenges reach 48 KiB.
+	maxHeader = 64 << 10
+
+	// maxInterim bounds the 1xx replies before the final one.
+	maxInterim = 8
+
+	// maxDrain bounds the body that is read to keep a connection after a 407; above it a new connection is cheaper.
+	maxDrain = 64 << 10
+
+	// maxExcerptBody bounds how much of a failure's body is read to find a sentence in it. Error pages start with
+	// kilobytes of style sheet.
+	maxExcerptBody = 16 << 10
+
+	// excerptTimeout bounds the wait for a failure's body: the status is known already and must not be kept waiting.
+	excerptTimeout = 2 * time.Second
+
+	// maxExcerpt and maxReason bound peer text in messages, in characters.
+	maxExcerpt = 200
+	maxReason  = 60
+
+	// maxLegs bounds the requests on one connection. The longest handshake known (Negotiate with NTLM inside, after
+	// a stale nonce) takes four.
+	maxLegs = 6
+
+	// maxRedials bounds new connections within one dial: one because the proxy closed after its 407, one more because
+	// it closed a connection that it had promised to keep.
+	maxRedials = 2
+
+	// maxChallenges and maxParams bound what is kept of Proxy-Authenticate.
+	maxChallenges = 32
+	maxParams     = 32
+
+	// refusedFor is how long refused credentials are not sent again: at most one try a minute is below what locks
+	// accounts under common policies.
+	refusedFor = time.Minute
+
+	// provenFor is how long after an acceptance several connections may authenticate at once. Later the first of them
+	// finds out alone whether the password has changed.
+	provenFor = time.Minute
+)

@@ -1,0 +1,145 @@
+package egress
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// proxy is one proxy and what is known about it. It is always handled by pointer, so that printing what refers to it
+// prints an address and no password.
+type proxy struct {
+	tls  bool   // https://
+	host string // ASCII name or IP literal without brackets
+	addr string // host:port
+	cred *credential
+	mem  *memory
+}
+
+// String is the proxy without its user and password.
+func (p *proxy) String() string {
+	if p.tls {
+		return "https://" + p.addr
+	}
+	return "http://" + p.addr
+}
+
+const urlHint = `write http://host:port or https://host:port; in a user or password within the URL, percent-encode ` +
+	`special characters (@ %40, : %3A, / %2F, \ %5C, # %23, % %25), or give them with --proxy-user and --proxy-password-file`
+
+// parseProxy reads a proxy's URL. source names the setting in errors. Nothing of raw gets into an error: any part of it
+// may turn out to be a password that was not percent-encoded (even "host" and "port" of http://user:12/34@proxy).
+func parseProxy(raw, source string) (*proxy, error) {
+	bad := func(format string, args ...any) (*proxy, error) {
+		return nil, settingError(source+": "+fmt.Sprintf(format, args...), urlHint)
+	}
+	raw = strings.TrimSpace(raw)
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return bad("the proxy's address cannot be parsed")
+	}
+	switch u.Scheme {
+	case "http", "https":
+	case "socks", "socks4", "socks4a", "socks5", "socks5h", "ftp", "ws", "wss", "quic", "ssh", "h2", "direct":
+		return bad("unsupported proxy scheme %q: supported are http and https", u.Scheme)
+	default:
+		return bad("unknown proxy scheme: supported are http and https")
+	}
+	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#") {
+		return bad("the proxy's address has something behind host and port")
+	}
+	p := &proxy{tls: u.Scheme == "https", mem: newMemory()}
+	if p.host, err = asciiHost(u.Hostname()); err != nil {
+		return bad("the proxy's host name is not valid")
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[bool]string{false: "80", true: "443"}[p.tls]
+	}
+	if !validPort(port) {
+		return bad("the proxy's port is not between 1 and 65535")
+	}
+	p.addr = net.JoinHostPort(p.host, port)
+	if u.User != nil && u.User.String() != "" {
+		password, _ := u.User.Password()
+		p.cred = &credential{u.User.Username(), password}
+	}
+	return p, nil
+}
+
+// authenticate gives the proxy the separately set credentials and checks the outcome.
+func (p *proxy) authenticate(o Options, source string) error {
+	switch {
+	case o.Username != "":
+		p.cred = &credential{o.Username, o.Password}
+	case o.Password != "" && p.cred == nil:
+		return settingError("a password for the proxy is set, but no user", "add --proxy-user")
+	case o.Password != "":
+		p.cred = &credential{p.cred.user, o.Password}
+	}
+	if p.cred != nil && (hasControl(p.cred.user) || hasControl(p.cred.password)) {
+		return settingError(source+": the proxy's user or password has control characters",
+			"look for a stray line break or tab in it")
+	}
+	return nil
+}
+
+// splitTarget checks a target's host:port and returns it in the form that goes on the wire: ASCII, IPv6 in brackets.
+func splitTarget(addr string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(addr)
+	if err != nil {
+		return "", "", fmt.Errorf("%q is not host:port", clean(addr, maxReason))
+	}
+	if !validPort(port) {
+		return "", "", fmt.Errorf("%q has no port between 1 and 65535", clean(addr, maxReason))
+	}
+	if host, err = asciiHost(host); err != nil {
+		return "", "", fmt.Errorf("%q: %w", clean(addr, maxReason), err)
+	}
+	return host, port, nil
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// asciiHost returns an IP literal or a name fit for DNS and for a request line; names beyond ASCII become their A-labels.
+func asciiHost(host string) (string, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if hasControl(ip.Zone()) || strings.ContainsAny(ip.Zone(), " []/\\@") {
+			return "", fmt.Errorf("invalid IPv6 zone")
+		}
+		return host, nil
+	}
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", fmt.Errorf("not a valid international host name")
+		}
+	}
+	for _, c := range []byte(host) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_':
+		default:
+			return "", fmt.Errorf("not a valid host name")
+		}
+	}
+	if host == "" || len(host) > 254 { // 253 and a final dot
+		return "", fmt.Errorf("not a valid host name")
+	}
+	return host, nil
+}
+
+// hasControl reports bytes that may not stand in a header, nor in a user or password (RFC 7617 §2).
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}

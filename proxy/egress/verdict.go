@@ -1,0 +1,172 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// conclude turns every final reply but 407 and 401 into success or the error that it means.
+func (a *attempt) conclude(ctx context.Context, l *link, r *reply) error {
+	if r.status < 300 {
+		if !loginPage(l, r) {
+			if a.header != "" {
+				a.proxy.mem.accept(a.scheme)
+			}
+			return nil
+		}
+		e := a.failStatus(LegCONNECT, r, reason(ErrCaptivePortal, "captive portal? the proxy answered with a web page instead of a tunnel"))
+		e.Excerpt = a.excerpt(ctx, l, r)
+		return e
+	}
+	kind := ErrNoTunnel
+	what := "the proxy answered " + a.statusText(r)
+	switch {
+	case r.status == 511 || r.status < 400:
+		kind = ErrCaptivePortal
+		what = "captive portal? " + what
+		if where := a.location(r); where != "" {
+			what += ", to " + where
+		}
+	case r.status == 403 || r.status == 451:
+		kind = ErrForbidden
+	case r.status == 408 || r.status == 429 || r.status >= 500 && r.status != 501 && r.status != 505:
+		kind = ErrUnavailable
+	}
+	e := a.failStatus(LegCONNECT, r, reason(kind, "%s", what))
+	e.Excerpt = a.excerpt(ctx, l, r)
+	return e
+}
+
+// loginPage recognises a 2xx that is a page and no tunnel. The content type alone is not enough: some proxies put one
+// on every reply.
+func loginPage(l *link, r *reply) bool {
+	kind, _, _ := mime.ParseMediaType(r.get("content-type"))
+	if kind != "text/html" && kind != "application/xhtml+xml" {
+		return false
+	}
+	early, _ := l.br.Peek(l.br.Buffered())
+	return r.length > 0 || r.has("transfer-encoding", "chunked") || strings.HasPrefix(strings.TrimSpace(string(early)), "<")
+}
+
+func (a *attempt) statusText(r *reply) string {
+	text := a.secrets.text(r.reason, maxReason)
+	if text == "" {
+		text = http.StatusText(r.status)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d %s", r.status, text))
+}
+
+// location is the host that a redirect leads to. Path and query may identify somebody.
+func (a *attempt) location(r *reply) string {
+	u, err := url.Parse(r.get("location"))
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return a.secrets.text(u.Scheme+"://"+u.Host, maxExcerpt)
+}
+
+func (a *attempt) excerpt(ctx context.Context, l *link, r *reply) (text string) {
+	_ = l.within(ctx, min(excerptTimeout, a.d.replyTimeout), func() error { // without an excerpt the status still speaks
+		text = r.excerpt(l.br, a.secrets)
+		return nil
+	})
+	return text
+}
+
+// fail builds the error of this attempt, with a hint by its cause.
+func (a *attempt) fail(leg Leg, err error) *Error {
+	e := &Error{Leg: leg, Proxy: a.proxy.addr, Target: a.target, Err: err}
+	if leg == LegProxyAuth {
+		e.Offered = a.offered
+	}
+	e.Hint = hint(e)
+	return e
+}
+
+func (a *attempt) failStatus(leg Leg, r *reply, err error) *Error {
+	e := a.fail(leg, err)
+	e.Status = r.status
+	e.Hint = hint(e)
+	return e
+}
+
+// hint says what to try.
+func hint(e *Error) string {
+	is := func(kind error) bool { return errors.Is(e.Err, kind) }
+	switch {
+	case is(context.Canceled):
+		return ""
+	case is(ErrCredentialsMissing):
+		return "give them with --proxy-user and --proxy-password-file"
+	case is(ErrCredentialsRefused):
+		return "check --proxy-user and the password file; a domain is written DOMAIN\\user; see that the account is not locked"
+	case is(ErrSchemeUnsupported):
+		return "this version's --proxy-user works with Basic only; ask whether the proxy can offer it, or whether another proxy does"
+	case is(ErrForbidden):
+		return "many proxies allow CONNECT to port 443 only, and only to known hosts: have the server listen there, or ask for " + e.Target + " to be allowed"
+	case is(ErrCaptivePortal):
+		return "open a web page in a browser and log in to the network, then try again"
+	case is(ErrUnavailable):
+		return "the proxy may be unable to resolve or reach " + e.Target + ": check the server's address, and that the server is up"
+	case is(ErrNoTunnel):
+		return "check the proxy's address and port: what answers there may be a web server, or a proxy with CONNECT switched off"
+	case is(ErrBadReply):
+		return "check the proxy's address, port and scheme (http:// or https://): what answers there may not be an HTTP proxy"
+	case e.Leg == LegCONNECT && is(ErrTimeout):
+		return "the proxy accepted the connection but not the request: it may be unable to reach " + e.Target + ", or is no HTTP proxy"
+	case e.Leg == LegCONNECT:
+		return "check the proxy's scheme (http:// or https://); some proxies cut connections that their rules forbid"
+	}
+	return networkHint(e)
+}
+
+// networkHint is for the legs before anything was said.
+func networkHint(e *Error) string {
+	switch e.Leg {
+	case LegResolveProxy:
+		return "check the proxy's name; many resolve only inside the company's network or VPN"
+	case LegConnectProxy:
+		return "check the proxy's host and port, and that this machine may reach it"
+	case LegResolve:
+		return "check the server's name; where only a proxy can resolve it, set --proxy or HTTPS_PROXY"
+	case LegConnect:
+		return "check the server's address and port; where the way out leads through a proxy, set --proxy or HTTPS_PROXY"
+	}
+	return ""
+}
+
+// explainTLS gives a failed handshake with the proxy its hint. Names in the proxy's certificate are peer text.
+func explainTLS(err error) (error, string) {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return &textError{"the proxy does not speak TLS on this port", err}, "write its address with http://"
+	}
+	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok {
+		return err, "check that this port of the proxy speaks TLS (https://); most proxies are http://"
+	}
+	issuer := ""
+	if len(failed.UnverifiedCertificates) > 0 {
+		issuer = clean(failed.UnverifiedCertificates[0].Issuer.String(), maxReason)
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return &textError{fmt.Sprintf("the proxy's certificate is not trusted (issuer %q)", issuer), err},
+			"add the certificate of the CA that issued it"
+	}
+	return &textError{clean(err.Error(), maxExcerpt), err}, "check the proxy's name and certificate"
+}
+
+// textError says it in other words than its cause.
+type textError struct {
+	text string
+	err  error
+}
+
+func (e *textError) Error() string { return e.text }
+func (e *textError) Unwrap() error { return e.err }
