@@ -119,7 +119,7 @@ func (p *fileParser) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
 	}
-	p.fail(line, "not YAML: %s; put rules in quotes, above all those that begin with * or [", text)
+	p.fail(line, "not YAML at or below this line: %s; put rules in quotes, above all those that begin with * or [", text)
 }
 
 func (p *fileParser) entries(root *yaml.Node) []Entry {
@@ -145,11 +145,13 @@ func (p *fileParser) entry(n *yaml.Node) (e Entry) {
 		"name":        func(v *yaml.Node) { e.Name = p.text(v, "name") },
 		"certificate": func(v *yaml.Node) { e.Certificate = p.text(v, "certificate") },
 		"sha256": func(v *yaml.Node) {
-			d, err := ParseDigest(p.text(v, "sha256"))
-			if err != nil {
+			text, err := p.text(v, "sha256"), error(nil)
+			if text == "" { // said already, or said later: no credential
+				return
+			}
+			if e.SHA256, err = ParseDigest(text); err != nil {
 				p.fail(v.Line, "sha256: %w", err)
 			}
-			e.SHA256 = d
 		},
 		"policy": func(v *yaml.Node) {
 			p.mapping(v, "policy", map[string]func(*yaml.Node){
