@@ -1,0 +1,182 @@
+package tunnel
+
+import "time"
+
+// push puts the stream into its carrier's queue if it has something to send,
+// and wakes whoever sends it.
+func (st *Stream) push() {
+	if a := st.enqueue(); a != nil {
+		a.wake()
+		st.session.wakeSpare(a)
+	}
+}
+
+// send is push for the stream's own writer: if its carrier is idle and little
+// is in flight, the caller writes to the carrier itself, which saves a
+// goroutine's wake-up.
+func (st *Stream) send() {
+	a := st.enqueue()
+	switch {
+	case a == nil:
+	case a.writing || a.suspect || a.bulk.len() > 0 || a.flight.unacked+int(st.out.pending()) > inlineBytes:
+		a.wake()
+		st.session.wakeSpare(a)
+	default:
+		a.flush(true)
+	}
+}
+
+// enqueue puts the stream into one of its carrier's queues, unless it is in
+// one or has nothing to send, and returns the carrier.
+func (st *Stream) enqueue() *attachment {
+	if st.queued || st.abandoned || !st.out.sendable() {
+		return nil
+	}
+	if st.home == nil || st.home.suspect {
+		if st.home = st.session.pick(); st.home == nil {
+			return nil // join pushes every stream
+		}
+	}
+	st.queued = true
+	if st.isInteractive(time.Now()) {
+		st.home.interactive.push(st)
+	} else {
+		st.home.bulk.push(st)
+	}
+	return st.home
+}
+
+// isInteractive says whether the stream, with what it has to send, stays
+// within what an interactive one sends.
+func (st *Stream) isInteractive(now time.Time) bool {
+	if now.Sub(st.periodStart) >= interactivePeriod {
+		st.periodStart, st.periodBytes = now, 0
+	}
+	return st.periodBytes+int(min(st.out.pending(), interactiveBytes)) <= interactiveBytes &&
+		st.periodBytes < interactiveBytes
+}
+
+// wakeSpare lets another carrier take bulk from one that has more than it may
+// have in flight.
+func (s *Session) wakeSpare(busy *attachment) {
+	if len(s.attached) < 2 || busy.flight.allows(minBulk) && busy.bulk.len() < 2 {
+		return
+	}
+	for _, a := range s.attached {
+		if a != busy && !a.suspect && a.bulk.len() == 0 && a.flight.allows(minBulk) {
+			a.wake()
+			return
+		}
+	}
+}
+
+// steal moves a bulk stream from another carrier's queue to this idle one's.
+func (a *attachment) steal() {
+	if a.suspect || a.bulk.len() > 0 {
+		return
+	}
+	for _, other := range a.s.attached {
+		if other == a || other.bulk.len() == 0 || other.flight.allows(minBulk) && other.bulk.len() < 2 {
+			continue
+		}
+		st := other.bulk.pop()
+		if st.home == other && st.out.sendable() {
+			st.home = a
+			a.bulk.push(st)
+		} else {
+			st.queued = false
+		}
+		return
+	}
+}
+
+// controlDue queues the stream for its CREDIT, RESET_STREAM or STOP_SENDING.
+func (st *Stream) controlDue() {
+	if st.abandoned || !(st.creditDue || st.resetDue || st.stopDue) {
+		return
+	}
+	s := st.session
+	if !st.inControl {
+		st.inControl = true
+		s.control.push(st)
+	}
+	a := st.home
+	if a == nil || a.lost || a.suspect {
+		a = s.pick()
+	}
+	if a != nil {
+		a.wake()
+	}
+}
+
+// nextInteractive takes frames of interactive streams, in turn, until the
+// message has no room left. A stream that has turned to bulk changes queue.
+func (a *attachment) nextInteractive(now time.Time, size, room int) int {
+	for n := a.interactive.len(); n > 0 && size < room; n-- {
+		st := a.interactive.pop()
+		if st.home != a || !st.out.sendable() {
+			st.queued = st.queued && st.home != a
+			continue
+		}
+		if !st.isInteractive(now) {
+			a.bulk.push(st)
+			continue
+		}
+		size = a.take(st, size, room)
+		if st.out.sendable() {
+			a.interactive.push(st)
+		} else {
+			st.queued = false
+		}
+	}
+	return size
+}
+
+// nextBulk takes frames of bulk streams: each sends its turn's worth and then
+// goes to the back of the queue (deficit round robin, RFC 8290 §4 in spirit).
+func (a *attachment) nextBulk(size, room int) int {
+	for a.bulk.len() > 0 && size+minRoom < room {
+		st := *a.bulk.at(0)
+		if st.home != a || !st.out.sendable() {
+			a.bulk.pop()
+			st.queued = st.queued && st.home != a
+			continue
+		}
+		if st.turn <= 0 {
+			st.turn += room
+		}
+		before := size
+		size = a.take(st, size, min(room, size+st.turn+minRoom))
+		st.turn -= size - before
+		switch {
+		case !st.out.sendable():
+			a.bulk.pop()
+			st.queued, st.turn = false, 0
+		case st.turn <= 0 || size == before:
+			a.bulk.push(a.bulk.pop())
+		}
+	}
+	return size
+}
+
+// minRoom is the least room in a message for which a STREAM frame is begun.
+const minRoom = 64
+
+// take moves frames of one stream into the message under construction.
+func (a *attachment) take(st *Stream, size, room int) int {
+	for size+minRoom < room {
+		f, ok := st.out.next(st, room-size-streamOverhead)
+		if !ok {
+			break
+		}
+		a.frames = append(a.frames, f)
+		size += len(f.data) + streamOverhead
+		st.periodBytes += len(f.data)
+		st.sent += uint64(len(f.data))
+		a.s.counters.sent += uint64(len(f.data))
+	}
+	if st.out.unsent() < maxUnsent {
+		st.writable.Signal()
+	}
+	return size
+}

@@ -1,0 +1,69 @@
+package tunnel
+
+import (
+	"io"
+	"syscall"
+)
+
+// source reads from a reader into pooled buffers, taking one only when there
+// is something to read, where the system can tell.
+type source struct {
+	r   io.Reader
+	raw syscall.RawConn // nil if r is not a socket or pipe
+	mem *Memory
+}
+
+func newSource(r io.Reader, mem *Memory) *source {
+	s := &source{r: r, mem: mem}
+	if c, ok := r.(syscall.Conn); ok && canPoll {
+		if raw, err := c.SyscallConn(); err == nil {
+			s.raw = raw
+		}
+	}
+	return s
+}
+
+// read returns a buffer and how many bytes of it were read. The caller
+// releases the buffer, which may be nil if there is nothing in it.
+func (s *source) read() (*buffer, int, error) {
+	if s.raw != nil {
+		return s.readRaw()
+	}
+	buf := s.mem.get(MaxMessage - streamOverhead)
+	n, err := s.r.Read(buf.b[:MaxMessage-streamOverhead])
+	return buf, n, err
+}
+
+// readRaw waits until the socket is readable before it takes a buffer.
+func (s *source) readRaw() (buf *buffer, n int, err error) {
+	werr := s.raw.Read(func(fd uintptr) bool {
+		buf = s.mem.get(MaxMessage - streamOverhead)
+		for {
+			n, err = readFD(fd, buf.b[:MaxMessage-streamOverhead])
+			if err != syscall.EINTR {
+				break
+			}
+		}
+		if err == syscall.EAGAIN {
+			buf.release()
+			buf, n, err = nil, 0, nil
+			return false
+		}
+		return true
+	})
+	switch {
+	case werr != nil:
+		return buf, 0, werr
+	case err != nil:
+		return buf, 0, &sourceError{err}
+	case n == 0:
+		return buf, 0, io.EOF
+	}
+	return buf, n, nil
+}
+
+// sourceError is a failed read of a source.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return "read: " + e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }

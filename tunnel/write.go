@@ -1,0 +1,155 @@
+package tunnel
+
+import (
+	"io"
+	"os"
+)
+
+// Write hands p to the session, which keeps it until the peer has it. It waits
+// while as much as the stream may hold ahead of the network is waiting. It
+// returns a *StreamError if the stream was reset or the peer has stopped
+// reading, and why the session is over if it is.
+func (st *Stream) Write(p []byte) (n int, err error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := st.awaitWritable(); err != nil {
+			return n, err
+		}
+		if n == len(p) {
+			return n, nil
+		}
+		if k := st.out.fill(p[n:]); k > 0 {
+			n += k
+		} else {
+			k = min(len(p)-n, MaxMessage)
+			buf := s.opt.Memory.get(max(k, min(st.out.held/2, MaxMessage/4)))
+			s.mu.Unlock() // the copy may be long
+			data := append(buf.b[:0], p[n:n+k]...)
+			s.mu.Lock()
+			if err := st.writeError(); err != nil {
+				buf.release()
+				return n, err
+			}
+			st.out.push(buf, data)
+			n += k
+		}
+		st.charge()
+		st.send()
+		if n == len(p) {
+			return n, nil
+		}
+	}
+}
+
+// ReadFrom writes everything that r yields up to its EOF, which it does not
+// pass on (CloseWrite does). It takes a buffer only when r has something, so an
+// idle stream holds none.
+func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	s := st.session
+	src := newSource(r, s.opt.Memory)
+	for {
+		s.mu.Lock()
+		err := st.awaitWritable()
+		s.mu.Unlock()
+		if err != nil {
+			return n, err
+		}
+		buf, k, err := src.read()
+		n += int64(k)
+		if k > 0 {
+			if werr := st.give(buf, k); werr != nil {
+				return n, werr
+			}
+		} else if buf != nil {
+			buf.release()
+		}
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return n, err
+		}
+	}
+}
+
+// give appends the first n bytes of buf, whose reference it takes over. It
+// takes the lock itself.
+func (st *Stream) give(buf *buffer, n int) error {
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := st.writeError(); err != nil {
+		buf.release()
+		return err
+	}
+	data := buf.b[:n]
+	if !worthKeeping(data, buf) {
+		data = data[st.out.fill(data):]
+		if len(data) > 0 {
+			small := s.opt.Memory.get(max(len(data), min(st.out.held/2, MaxMessage/4)))
+			st.out.push(small, append(small.b[:0], data...))
+		}
+		buf.release()
+	} else {
+		st.out.push(buf, data)
+	}
+	st.charge()
+	st.send()
+	return nil
+}
+
+// awaitWritable waits for room for at least one more buffer.
+func (st *Stream) awaitWritable() error {
+	s := st.session
+	for {
+		if err := st.writeError(); err != nil {
+			return err
+		}
+		if st.writeBy.passed() {
+			return os.ErrDeadlineExceeded
+		}
+		if st.out.unsent() < maxUnsent {
+			if st.out.held < initialWindow || s.sendCharged < s.opt.SendBudget {
+				return nil
+			}
+			s.sendWaiters = true
+		}
+		st.writable.Wait()
+	}
+}
+
+// writeError says why nothing more can be written.
+func (st *Stream) writeError() error {
+	switch {
+	case st.stopped != nil:
+		return st.stopped
+	case st.out.reset != nil:
+		return st.out.reset
+	case st.abandoned:
+		return st.session.err
+	case st.out.closed:
+		return errClosedStream
+	}
+	return nil
+}
+
+// charge keeps the session's count of what its streams hold beyond their own
+// share, and lets writers go on that waited for it to fall.
+func (st *Stream) charge() {
+	s := st.session
+	c := max(0, st.out.held-initialWindow)
+	s.sendCharged += c - st.charged
+	st.charged = c
+	if s.sendWaiters && s.sendCharged < s.opt.SendBudget {
+		s.sendWaiters = false
+		for _, other := range s.streams {
+			other.writable.Broadcast()
+		}
+	}
+}
