@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 )
 
@@ -90,7 +91,7 @@ func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) 
 			return false, err
 		}
 		if !a.drained(ctx, l, r) {
-			return true, errors.New("the proxy does not keep the connection open after asking for authentication")
+			return true, errUsedUp
 		}
 	}
 	return false, a.fail(LegProxyAuth, reason(ErrBadReply, "the proxy still asks after %d requests", maxLegs))
@@ -118,7 +119,10 @@ func (a *attempt) begin() error {
 func (a *attempt) ask(ctx context.Context, l *link) (r *reply, err error) {
 	err = l.within(ctx, a.d.replyTimeout, func() error {
 		if _, err := io.WriteString(l.conn, a.request()); err != nil {
-			return fmt.Errorf("sending the request to the proxy: %w", &kindError{errSilent, err})
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+			return &textError{"the proxy cut the connection before the request: " + root(err).Error(), &kindError{errSilent, err}}
 		}
 		r, err = readReply(l.br, a.secrets)
 		return err
@@ -174,7 +178,7 @@ func (a *attempt) answer(r *reply) *Error {
 		a.tried = append(a.tried, a.scheme.name())
 	}
 	for {
-		s, ch, why := choose(offered, cred, a.tried)
+		s, ch, why := choose(a.d.schemes, offered, cred, a.tried)
 		if s == nil {
 			a.scheme = nil
 			return a.noScheme(r, why)

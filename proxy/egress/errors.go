@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -176,4 +177,29 @@ func ended(ctx context.Context, err error) error {
 // noAnswer is the cause of a context or deadline that ends a leg.
 func noAnswer(after fmt.Stringer) error {
 	return reason(ErrTimeout, "no answer within %v", after)
+}
+
+// textError says it in other words than its cause.
+type textError struct {
+	text string
+	err  error
+}
+
+func (e *textError) Error() string { return e.text }
+func (e *textError) Unwrap() error { return e.err }
+
+// root is the innermost cause: what net says without the addresses and calls around it.
+func root(err error) error {
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return err
+}
+
+// unlessEOF is ": cause", or nothing where "closed" says it all.
+func unlessEOF(err error) string {
+	if errors.Is(err, io.EOF) {
+		return ""
+	}
+	return ": " + root(err).Error()
 }

@@ -11,7 +11,7 @@ type memory struct {
 	turn chan struct{} // holds a token while unproven credentials are being tried
 
 	mu           sync.Mutex
-	scheme       string // accepted last; "" when unknown
+	scheme       scheme // accepted last; nil when unknown
 	provenUntil  time.Time
 	refusedUntil time.Time
 }
@@ -22,7 +22,7 @@ func newMemory() *memory { return &memory{turn: make(chan struct{}, 1)} }
 func (m *memory) winner() scheme {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return schemeNamed(m.scheme)
+	return m.scheme
 }
 
 // refused returns an error while refused credentials may not be sent again.
@@ -78,12 +78,12 @@ func (m *memory) proven() bool {
 func (m *memory) accept(s scheme) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.scheme, m.provenUntil, m.refusedUntil = s.name(), time.Now().Add(provenFor), time.Time{}
+	m.scheme, m.provenUntil, m.refusedUntil = s, time.Now().Add(provenFor), time.Time{}
 }
 
 // refuse records that the proxy did not.
 func (m *memory) refuse() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.scheme, m.provenUntil, m.refusedUntil = "", time.Time{}, time.Now().Add(refusedFor)
+	m.scheme, m.provenUntil, m.refusedUntil = nil, time.Time{}, time.Now().Add(refusedFor)
 }

@@ -61,6 +61,7 @@ func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) 
 type Dialer struct {
 	way       chooser
 	tls       *tls.Config
+	schemes   []scheme // the strongest first
 	userAgent string
 	log       *slog.Logger
 
@@ -81,6 +82,7 @@ func New(o Options) (*Dialer, error) {
 	d := &Dialer{
 		way:            way,
 		tls:            proxyTLS(o.TLS),
+		schemes:        knownSchemes(),
 		userAgent:      o.UserAgent,
 		log:            o.Logger,
 		resolveTimeout: orDefault(o.ResolveTimeout),

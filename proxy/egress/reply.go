@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net/http/httputil"
 	"os"
@@ -21,6 +20,9 @@ type reply struct {
 	fields []param
 	length int64 // Content-Length, -1 when absent
 }
+
+// errUsedUp: the proxy wants the handshake to go on, but not on this connection.
+var errUsedUp = errors.New("the proxy does not keep the connection open after asking for authentication")
 
 // errSilent: the connection ended before a byte of the reply.
 var errSilent = errors.New("closed without an answer")
@@ -72,11 +74,11 @@ func (h *headerReader) line() (string, error) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return "", err
 		case !h.started:
-			return "", fmt.Errorf("the proxy closed the connection without an answer: %w", &kindError{errSilent, err})
+			return "", &textError{"the proxy closed the connection without an answer" + unlessEOF(err), &kindError{errSilent, err}}
 		case errors.Is(err, io.EOF):
-			return "", fmt.Errorf("the proxy closed the connection in the middle of its reply: %w", io.ErrUnexpectedEOF)
+			return "", &textError{"the proxy closed the connection in the middle of its reply", io.ErrUnexpectedEOF}
 		default:
-			return "", fmt.Errorf("reading the proxy's reply: %w", err)
+			return "", &textError{"the proxy cut the connection in the middle of its reply" + unlessEOF(err), err}
 		}
 	}
 }

@@ -36,13 +36,13 @@ type exchange interface {
 
 var errRefused = errors.New("refused")
 
-// schemes are all that this version knows, the strongest first.
-var schemes = []scheme{basic{}}
+// knownSchemes are all that this version knows, the strongest first.
+func knownSchemes() []scheme { return []scheme{basic{}} }
 
-// choose returns the strongest scheme that is offered and can use the credentials, with its challenge. Schemes in
+// choose returns the first known scheme that is offered and can use the credentials, with its challenge. Schemes in
 // tried are passed over. When there is none, why says what kept the offered and known ones out.
-func choose(offered []challenge, c credential, tried []string) (_ scheme, _ challenge, why []string) {
-	for _, s := range schemes {
+func choose(known []scheme, offered []challenge, c credential, tried []string) (_ scheme, _ challenge, why []string) {
+	for _, s := range known {
 		ch, ok := challengeOf(s, offered)
 		if !ok || slices.Contains(tried, s.name()) {
 			continue
@@ -62,15 +62,6 @@ func challengeOf(s scheme, offered []challenge) (challenge, bool) {
 		return challenge{}, false
 	}
 	return offered[i], true
-}
-
-func schemeNamed(name string) scheme {
-	for _, s := range schemes {
-		if s.name() == name {
-			return s
-		}
-	}
-	return nil
 }
 
 // offeredNames lists the schemes for a person: known ones in their usual spelling, each once.

@@ -134,23 +134,8 @@ func plainDialError(err error) error {
 	if !ok || op.Addr == nil {
 		return err
 	}
-	return &dialError{addr: op.Addr.String(), err: err}
+	return &textError{op.Addr.String() + ": " + root(err).Error(), err}
 }
-
-type dialError struct {
-	addr string
-	err  error
-}
-
-func (e *dialError) Error() string {
-	cause := e.err
-	for inner := errors.Unwrap(cause); inner != nil; inner = errors.Unwrap(cause) {
-		cause = inner
-	}
-	return e.addr + ": " + cause.Error()
-}
-
-func (e *dialError) Unwrap() error { return e.err }
 
 func validNetwork(network string) bool {
 	return network == "tcp" || network == "tcp4" || network == "tcp6"

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -142,14 +143,21 @@ func networkHint(e *Error) string {
 	return ""
 }
 
+const tlsHint = "check that this port of the proxy speaks TLS; most proxies are http://"
+
 // explainTLS gives a failed handshake with the proxy its hint. Names in the proxy's certificate are peer text.
 func explainTLS(err error) (error, string) {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &textError{"the proxy does not speak TLS on this port", err}, "write its address with http://"
 	}
 	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
-	if !ok {
-		return err, "check that this port of the proxy speaks TLS (https://); most proxies are http://"
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err, ""
+	case errors.Is(err, io.EOF):
+		return &textError{"the proxy closed the connection during the handshake", err}, tlsHint
+	case !ok:
+		return err, tlsHint
 	}
 	issuer := ""
 	if len(failed.UnverifiedCertificates) > 0 {
@@ -161,12 +169,3 @@ func explainTLS(err error) (error, string) {
 	}
 	return &textError{clean(err.Error(), maxExcerpt), err}, "check the proxy's name and certificate"
 }
-
-// textError says it in other words than its cause.
-type textError struct {
-	text string
-	err  error
-}
-
-func (e *textError) Error() string { return e.text }
-func (e *textError) Unwrap() error { return e.err }
