@@ -5,7 +5,9 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -130,4 +132,23 @@ func TestFixturePorts(t *testing.T) {
 	if len(seen) < 10 {
 		t.Errorf("20 ports, %d different", len(seen))
 	}
+}
+
+func TestFixtureTargets(t *testing.T) {
+	c := dial(t, startEcho(t))
+	mustEcho(t, c, "there and back")
+	c.CloseWrite()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("after a FIN the echo target sends %d bytes, %v", n, err)
+	}
+	deaf := startDeaf(t)
+	if c, err := net.DialTimeout("tcp", deaf, 100*time.Millisecond); err == nil {
+		c.Close()
+		t.Error("the deaf target answers")
+	}
+}
+
+func TestFixtureBareRelay(t *testing.T) {
+	c := dial(t, bareRelay(t, newAuthority(t), startEcho(t)))
+	mustEcho(t, c, "through the reference")
 }

@@ -124,39 +124,25 @@ func (p *process) wait(t testing.TB, limit time.Duration) int {
 	}
 }
 
-// awaitOutput waits until the output contains text.
-func (p *process) awaitOutput(t testing.TB, limit time.Duration, text string) {
-	t.Helper()
-	eventually(t, limit, p.name+" says "+strconv.Quote(text), func() bool {
-		if strings.Contains(p.output(), text) {
-			return true
-		}
-		if !p.running() {
-			t.Fatalf("%s ended (%v) without saying %q", p.name, p.err, text)
-		}
-		return false
-	})
-}
-
 // event is one line of an agent's JSON log.
 type event map[string]any
 
 func (e event) str(key string) string { return fmt.Sprint(e[key]) }
 
-// events returns the log lines so far that have the message.
+// events returns the log lines so far whose message begins so.
 func (p *process) events(message string) []event {
 	var found []event
 	for line := range strings.Lines(p.output()) {
 		var e event
-		if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == message {
+		if json.Unmarshal([]byte(line), &e) == nil && strings.HasPrefix(e.str("msg"), message) {
 			found = append(found, e)
 		}
 	}
 	return found
 }
 
-// awaitEvent waits for the first log line with the message of which ok approves; nil approves of
-// all.
+// awaitEvent waits for the first log line whose message begins so and of which ok approves; nil
+// approves of all.
 func (p *process) awaitEvent(t testing.TB, limit time.Duration, message string, ok func(event) bool) event {
 	t.Helper()
 	var found event

@@ -118,12 +118,14 @@ func TestLinkShared(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	var sinks []net.Conn
+	var clients []net.Conn
 	for range 2 {
 		client, server := pair(t, r, target)
 		flood(&wg, client)
-		defer client.Close()
-		sinks = append(sinks, server)
+		clients, sinks = append(clients, client), append(sinks, server)
 	}
+	defer clients[0].Close()
+	defer clients[1].Close()
 	var rates [2]float64
 	var readers sync.WaitGroup
 	for i, c := range sinks {

@@ -1,0 +1,231 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/test/internal/faults"
+)
+
+// startFlood starts a target that sends zeros for as long as anybody reads.
+func startFlood(t testing.TB) string {
+	t.Helper()
+	return startTarget(t, func(c *net.TCPConn) {
+		for p := make([]byte, 256<<10); ; {
+			if _, err := c.Write(p); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// startSink starts a target that reads and throws away.
+func startSink(t testing.TB) string {
+	t.Helper()
+	return startTarget(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
+}
+
+// stall opens a stream to a flood and reads nothing, once its buffers have begun to fill.
+func stall(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	c := dial(t, addr)
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// bulkRate is what one fresh stream from a flood gets a second, after a moment to get going.
+func bulkRate(t testing.TB, addr string, d time.Duration) float64 {
+	t.Helper()
+	c := dial(t, addr)
+	defer c.Close()
+	if _, err := rate(c, d/4); err != nil {
+		t.Fatal(err)
+	}
+	r, err := rate(c, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// underBulk returns the median round trip of a byte to an echo target while bulk flows from a flood.
+func underBulk(t testing.TB, flood, echo string, rounds int) time.Duration {
+	t.Helper()
+	bulk, c := dial(t, flood), dial(t, echo)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer bulk.Close()
+	reading.Go(func() {
+		bulk.SetDeadline(time.Time{})
+		io.Copy(io.Discard, bulk)
+	})
+	return medianEcho(t, c, rounds)
+}
+
+// medianEcho returns the median round trip of a byte on a connection, after a few to get going.
+func medianEcho(t testing.TB, c net.Conn, rounds int) time.Duration {
+	t.Helper()
+	var times []time.Duration
+	for i := range rounds + 10 {
+		d := mustEcho(t, c, "x")
+		if i >= 10 {
+			times = append(times, d)
+		}
+	}
+	return median(times)
+}
+
+// bareRelay runs the reference pair to a target and returns where it accepts.
+func bareRelay(t testing.TB, certs *authority, target string) string {
+	t.Helper()
+	bin := build(t, "sallyport/test/internal/barerelay", false)
+	half := func(args ...string) string {
+		cmd := exec.Command(bin, args...)
+		if _, err := cmd.StdinPipe(); err != nil { // held open until the process ends
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		start(t, "bare relay "+args[0], cmd)
+		addr, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			t.Fatalf("bare relay %s says no address: %v", args[0], err)
+		}
+		return strings.TrimSpace(addr)
+	}
+	return half("client", certs.ca, half("server", certs.cert, certs.key, target))
+}
+
+// Acceptance 5, throughput: a stream whose reader stops leaves another ≥ 90 % of what it has alone.
+func TestSlowConsumerThroughput(t *testing.T) {
+	flood := startFlood(t)
+	p := newPath(t, sallyportPlain(t), faults.Options{}, []string{flood}, "--keepalive", "2s")
+	addr := p.client.forward(flood)
+	d := pick(400*time.Millisecond, 2*time.Second)
+	var ratios []float64
+	for range pick(7, 11) {
+		alone := bulkRate(t, addr, d)
+		slow := stall(t, addr)
+		beside := bulkRate(t, addr, d)
+		slow.Close()
+		ratios = append(ratios, beside/alone)
+		t.Logf("alone %.0f MB/s, beside a stalled stream %.0f MB/s: %.2f", alone/1e6, beside/1e6, beside/alone)
+	}
+	if m := median(ratios); m < 0.9 {
+		t.Errorf("median ratio %.2f, want ≥ 0.90", m)
+	}
+
+	// The stall goes on, far longer than pings may be late: the carrier must not be found dead.
+	carriers := p.relay.Stats().Accepted
+	slow := stall(t, addr)
+	reportMemory(t, p)
+	<-time.After(pick(12*time.Second, time.Minute))
+	if now := p.relay.Stats().Accepted; now != carriers {
+		t.Errorf("%d carriers were lost during the stall", now-carriers)
+	}
+	if r := bulkRate(t, addr, d); r < 1e6 {
+		t.Errorf("after the stall another stream gets %.0f bytes/s", r)
+	}
+	slow.SetDeadline(time.Now().Add(patience))
+	if r, err := rate(slow, d); err != nil || r < 1e6 {
+		t.Errorf("after the stall the stalled stream gets %.0f bytes/s, %v", r, err)
+	}
+}
+
+// reportMemory prints what the agents hold.
+func reportMemory(t testing.TB, p *path) {
+	t.Helper()
+	near, _ := p.client.memory(t)
+	far, _ := p.server.memory(t)
+	t.Logf("RSS: client agent %d MiB, server agent %d MiB", near>>20, far>>20)
+}
+
+// Acceptance 5, latency on loopback: beside a stalled stream and a bulk stream, a third's 1-byte
+// echo stays within 1.2 × of what a bare TLS relay gives under the same load.
+func TestSlowConsumerEcho(t *testing.T) {
+	flood, echo := startFlood(t), startEcho(t)
+	a := newAgents(t, sallyportPlain(t))
+	s := a.server()
+	c := a.client(s.url(), append(forwardTo(flood), forwardTo(echo)...)...)
+	ours := [2]string{c.forward(flood), c.forward(echo)}
+	bare := [2]string{bareRelay(t, a.certs, flood), bareRelay(t, a.certs, echo)}
+	var ratios []float64
+	for range pick(7, 15) {
+		var took [2]time.Duration
+		for i, way := range [][2]string{ours, bare} {
+			slow := stall(t, way[0])
+			took[i] = underBulk(t, way[0], way[1], pick(300, 2000))
+			slow.Close()
+		}
+		ratios = append(ratios, float64(took[0])/float64(took[1]))
+		t.Logf("echo %v, bare TLS relay %v: %.2f", took[0], took[1], ratios[len(ratios)-1])
+	}
+	if m := median(ratios); m > 1.2 {
+		t.Errorf("median ratio %.2f, want ≤ 1.20", m)
+	}
+}
+
+// Acceptance 5, latency on a long link: while bulk fills 20 MB/s at 40 ms, either way, the echo stays
+// within 1.15 × of its quiet value, and the link stays full.
+func TestSlowConsumerEchoLongLink(t *testing.T) {
+	flood, echo, sink := startFlood(t), startEcho(t), startSink(t)
+	link := faults.Link{Delay: 20 * time.Millisecond, Rate: 20_000_000, Queue: 256 << 10}
+	p := newPath(t, sallyportPlain(t), faults.Options{Link: link}, []string{flood, echo, sink})
+	c := dial(t, p.client.forward(echo))
+	rounds := pick(30, 200)
+	quiet := medianEcho(t, c, rounds)
+
+	for name, open := range map[string]func() (net.Conn, func(net.Conn)){
+		"download": func() (net.Conn, func(net.Conn)) {
+			return dial(t, p.client.forward(flood)), func(c net.Conn) { io.Copy(io.Discard, c) }
+		},
+		"upload": func() (net.Conn, func(net.Conn)) {
+			return dial(t, p.client.forward(sink)), func(c net.Conn) { io.Copy(c, zeros{}) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			slow := stall(t, p.client.forward(flood))
+			defer slow.Close()
+			bulk, run := open()
+			bulk.SetDeadline(time.Time{})
+			var running sync.WaitGroup
+			running.Go(func() { run(bulk) })
+			defer running.Wait()
+			defer bulk.Close()
+			<-time.After(2 * time.Second) // the in-flight limit finds its level
+			begin, before := time.Now(), p.relay.Stats()
+			full := medianEcho(t, c, rounds)
+			after := p.relay.Stats()
+			moved := after.Up + after.Down - before.Up - before.Down
+			share := float64(moved) / time.Since(begin).Seconds() / float64(link.Rate)
+			ratio := float64(full) / float64(quiet)
+			t.Logf("echo %v quiet, %v on the full link: %.2f; link used to %.0f %%", quiet, full, ratio, 100*share)
+			if ratio > 1.15 {
+				t.Errorf("ratio %.2f, want ≤ 1.15", ratio)
+			}
+			if share < 0.9 {
+				t.Errorf("the link is used to %.0f %%: not full, so the echo proves nothing", 100*share)
+			}
+		})
+	}
+}
+
+// zeros is an endless source.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
