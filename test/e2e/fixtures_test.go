@@ -60,6 +60,14 @@ func TestFixtureSquid(t *testing.T) {
 			t.Errorf("%s: exit %d, %q, %q", name, r.code, r.stdout, r.stderr)
 		}
 	}
+	_, port, err := net.SplitHostPort(web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := "http://" + net.JoinHostPort(gateName, port)
+	if r := curl(t, "-p", "-x", "http://"+squid, "-U", proxyUser+":"+proxyPassword, byName); r.stdout != page {
+		t.Errorf("by the name that squid alone knows: exit %d, %s", r.code, r.stderr)
+	}
 	eventually(t, 10*time.Second, "squid logs the CONNECT", func() bool {
 		log, _ := os.ReadFile(accessLog)
 		return strings.Contains(string(log), "CONNECT "+web)

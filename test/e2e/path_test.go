@@ -75,13 +75,18 @@ func checkRedis(t *testing.T, port string) {
 func TestSquidFromEnvironment(t *testing.T) {
 	squid, _ := startSquid(t)
 	a := newAgents(t, sallyport(t))
-	s := a.server()
+	_, port, err := net.SplitHostPort(a.server().addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Proxies from the environment are not for loopback addresses.
+	url := "wss://" + net.JoinHostPort(gateName, port) + "/tunnel"
 	target := startEcho(t)
 	for _, c := range []struct {
 		password string
 		works    bool
 	}{{proxyPassword, true}, {"not-" + proxyPassword, false}} {
-		args := []string{"connect", "--server", s.url(), "--token-file", a.token, "--ca-file", a.certs.ca, target}
+		args := []string{"connect", "--server", url, "--token-file", a.token, "--ca-file", a.certs.ca, target}
 		cmd := a.command(args...)
 		cmd.Env = append(cmd.Env, "HTTPS_PROXY=http://"+proxyUser+":"+c.password+"@"+squid, "NO_PROXY=")
 		cmd.Stdin = strings.NewReader("hello")

@@ -28,6 +28,9 @@ const (
 	proxyPassword = "corridor-pw-5531"
 )
 
+// gateName is a name for loopback that only squid can resolve: a client that reaches it went through.
+const gateName = "gate.test"
+
 // program finds a server's program, also where a plain user's PATH does not lead.
 func program(t testing.TB, name string) string {
 	t.Helper()
@@ -58,6 +61,7 @@ func startSquid(t testing.TB) (addr, accessLog string) {
 		t.Fatal(err)
 	}
 	accessLog = filepath.Join(dir, "access.log")
+	hosts := writeFile(t, dir, "hosts", "127.0.0.1 "+gateName+"\n", 0o644)
 	_, port := startServer(t, "squid", func(port int) *exec.Cmd {
 		config := writeFile(t, dir, "squid.conf", fmt.Sprintf(`
 http_port 127.0.0.1:%d
@@ -77,7 +81,8 @@ coredump_dir %s
 visible_hostname localhost
 shutdown_lifetime 0 seconds
 via off
-`, port, program(t, "basic_ncsa_auth"), passwords, accessLog, dir, dir), 0o644)
+hosts_file %s
+`, port, program(t, "basic_ncsa_auth"), passwords, accessLog, dir, dir, hosts), 0o644)
 		return exec.Command(program(t, "squid"), "-N", "-d", "1", "-f", config)
 	})
 	return loopback(port), accessLog
@@ -227,7 +232,7 @@ func newAuthority(t testing.TB) *authority {
 	caDER := sign(t, caTemplate, caTemplate, caKey, caKey)
 
 	key, leaf := newKey(t), template(2, "localhost")
-	leaf.DNSNames = []string{"localhost"}
+	leaf.DNSNames = []string{"localhost", gateName}
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
