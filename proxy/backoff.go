@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// The pauses between attempts to get a carrier (or a reverse forward): none before the first, then exponential with
+// full jitter. Every cut seen in practice came without a reason, and most mend at once.
+const (
+	firstPause   = 250 * time.Millisecond
+	longestPause = 30 * time.Second
+	// wantedPause is the longest pause while an accepted connection waits.
+	wantedPause = time.Second
+)
+
+// backoff counts failures in a row. The zero value is ready.
+type backoff struct {
+	mu       sync.Mutex
+	failures int
+}
+
+// reset makes the next pause none.
+func (b *backoff) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures = 0
+}
+
+// next returns how long to wait before the next attempt, which counts as failed until reset.
+func (b *backoff) next() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.failures
+	b.failures++
+	if n == 0 {
+		return 0
+	}
+	limit := longestPause
+	if n <= 7 { // 250 ms << 7 is past the limit
+		limit = min(limit, firstPause<<(n-1))
+	}
+	return rand.N(limit)
+}
+
+// pause waits for d, or until ctx ends: false. When wanted closes, what remains shrinks to at most wantedPause.
+func pause(ctx context.Context, d time.Duration, wanted <-chan struct{}) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	end := time.Now().Add(d)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-wanted:
+			wanted = nil
+			if short := rand.N(wantedPause); time.Until(end) > short {
+				timer.Reset(short)
+			}
+		}
+	}
+}

@@ -1,0 +1,361 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sallyport/tunnel"
+)
+
+// healthyAfter is how long a carrier must have lived for its loss to be a new trouble, which is met by dialling at once,
+// rather than the last one going on. One that moved payload is healthy, however short its life.
+const healthyAfter = time.Second
+
+// attemptTimeout bounds one attempt to get a carrier, above all its legs' own deadlines.
+const attemptTimeout = 45 * time.Second
+
+// link is one session of a client agent and the carriers below it. The client has one that takes new streams, and
+// perhaps older ones whose streams are finishing.
+type link struct {
+	client  *Client
+	session *tunnel.Session
+
+	mu          sync.Mutex
+	changed     chan struct{} // closed when one of the fields below changes
+	established bool          // the server agent has answered once
+	dialling    int
+	attached    int
+	retired     bool  // goes away: takes no new streams
+	fatal       error // why trying on is pointless
+	streams     int   // relays that go on, or ended because the session did
+}
+
+// connect keeps the client connected until ctx ends: it makes a session, and a new one whenever the last one ended or
+// goes away. It returns early only with the error that a first attempt showed to be permanent.
+func (c *Client) connect(ctx context.Context) error {
+	var links sync.WaitGroup
+	defer links.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for ctx.Err() == nil && c.drain.Err() == nil {
+		l := c.newLink()
+		ended := make(chan error, 1)
+		links.Go(func() { ended <- l.run(ctx) })
+		select {
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
+		case <-l.session.GoingAway():
+			l.retire()
+		}
+	}
+	links.Wait()
+	return nil
+}
+
+func (c *Client) newLink() *link {
+	l := &link{client: c, changed: make(chan struct{})}
+	o := c.o.Session
+	o.Trace = c.agent.trace(o.Trace)
+	l.session = tunnel.NewSession(o)
+	return l
+}
+
+// run serves the session until it is over or ctx ends, which closes it. The error is only ever the fatal one.
+func (l *link) run(ctx context.Context) error {
+	c := l.client
+	c.sessions.add(l.session)
+	defer c.sessions.remove(l.session)
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		l.session.Close(&tunnel.CloseError{Code: tunnel.CloseDone, Reason: "client agent stopped"})
+	})
+	var wg sync.WaitGroup
+	alive := context.WithoutCancel(ctx) // Run and Attach end by Close, so that CLOSE still gets out
+	for slot := range c.o.Carriers {
+		wg.Go(func() { l.keepCarrier(ctx, alive, slot) })
+	}
+	wg.Go(func() { l.hedge(ctx, alive) })
+	wg.Go(func() { l.acceptStreams(ctx) })
+	wg.Go(func() { l.keepReverse(ctx) })
+	wg.Go(func() { l.finish(ctx) })
+	err := l.session.Run(alive)
+	stop()
+	c.gate.unset(l)
+	wasWanted := ctx.Err() == nil
+	cancel()
+	wg.Wait()
+	return l.epilogue(err, wasWanted)
+}
+
+// epilogue logs how the session ended. wanted says that the agent did not end it.
+func (l *link) epilogue(err error, wanted bool) error {
+	l.mu.Lock()
+	fatal, established, lost := l.fatal, l.established, l.streams
+	l.mu.Unlock()
+	if fatal != nil {
+		return fatal
+	}
+	switch ce, _ := errors.AsType[*tunnel.CloseError](err); {
+	case !established || !wanted:
+	case ce != nil && (ce.Code == tunnel.CloseDone || ce.Code == tunnel.CloseShutdown) && lost == 0:
+		l.client.log.Info("session ended", "cause", ce.Code.String())
+	case ce != nil && ce.Code == tunnel.CloseUnknownSession:
+		l.client.counters.sessionsLost.Add(1)
+		l.client.log.Warn("session lost: server agent restarted or session expired", "streams_reset", lost)
+	default:
+		l.client.counters.sessionsLost.Add(1)
+		l.client.log.Warn("session lost", "error", err, "streams_reset", lost)
+	}
+	return nil
+}
+
+// retire stops new streams on the link; those that there are finish, then the session closes.
+func (l *link) retire() {
+	l.update(func() { l.retired = true })
+	l.client.gate.unset(l)
+	l.client.log.Info("session takes no new streams: the server agent is draining")
+}
+
+// finish drains the session once the server agent wants it to end.
+func (l *link) finish(ctx context.Context) {
+	select {
+	case <-l.session.GoingAway():
+		_ = l.session.Drain(ctx)
+	case <-l.session.Done():
+	}
+}
+
+// update changes l's state and wakes who waits for it.
+func (l *link) update(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// keepCarrier dials and attaches one carrier after the other, for as long as the session lives. Slot 0 alone makes the
+// session; the others join it.
+func (l *link) keepCarrier(ctx, alive context.Context, slot int) {
+	c := l.client
+	for l.claim(ctx, slot) {
+		ok := pause(ctx, c.backoff.next(), c.gate.wanted())
+		var carrier tunnel.Carrier
+		if ok {
+			carrier, ok = l.dial(ctx)
+		}
+		if !ok {
+			l.update(func() { l.dialling-- })
+			continue
+		}
+		l.attach(alive, carrier, func() { l.dialling-- })
+	}
+}
+
+// claim waits until a carrier is missing, and reserves its place.
+func (l *link) claim(ctx context.Context, slot int) bool {
+	for {
+		l.mu.Lock()
+		missing := l.attached+l.dialling < l.client.o.Carriers && (l.established || slot == 0)
+		if missing && ctx.Err() == nil {
+			l.dialling++
+			l.mu.Unlock()
+			return true
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		case <-l.session.Done():
+			return false
+		}
+	}
+}
+
+// hedge dials one carrier more whenever the session suspects those that it has.
+func (l *link) hedge(ctx, alive context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var b backoff
+	for l.session.Hedge(ctx) == nil {
+		if !pause(ctx, b.next(), nil) {
+			return
+		}
+		carrier, ok := l.dial(ctx)
+		if !ok {
+			continue
+		}
+		b.reset()
+		wg.Go(func() { l.attach(alive, carrier, func() {}) })
+	}
+}
+
+// dial opens one carrier. A failure is counted, logged, and ends the client if it was the first and will not mend.
+func (l *link) dial(ctx context.Context) (tunnel.Carrier, bool) {
+	c := l.client
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	l.mu.Lock()
+	resume := l.established
+	l.mu.Unlock()
+	carrier, err := c.o.Dial(ctx, resume)
+	if err == nil {
+		c.counters.carriersOpened.Add(1)
+		return carrier, true
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil, false
+	}
+	ce, ok := errors.AsType[*CarrierError](err)
+	if !ok {
+		ce = &CarrierError{Cause: CauseNetwork, Err: err}
+	}
+	l.dialFailed(ce)
+	return nil, false
+}
+
+func (l *link) dialFailed(ce *CarrierError) {
+	c := l.client
+	c.counters.dialFailures.add(string(ce.Cause))
+	if (ce.Permanent || c.once) && !c.established.Load() {
+		l.giveUp(ce)
+		return
+	}
+	attrs := []any{"error", ce.Err, "cause", string(ce.Cause)}
+	if ce.Advice != "" {
+		attrs = append(attrs, "hint", ce.Advice)
+	}
+	c.log.Warn("server agent not reached, trying again", attrs...)
+}
+
+// giveUp ends the session and the client with err.
+func (l *link) giveUp(err error) {
+	l.update(func() {
+		if l.fatal == nil {
+			l.fatal = err
+		}
+	})
+	l.session.Close(&tunnel.CloseError{Code: tunnel.CloseDone, Reason: "client agent gave up"})
+}
+
+// attach serves one carrier until it is lost. dialled runs with l locked, once it is attached or has failed.
+func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func()) {
+	c := l.client
+	joined := false
+	w := &watchedCarrier{Carrier: carrier, joined: func() {
+		joined = true
+		l.update(func() {
+			dialled()
+			l.attached++
+			if !l.established {
+				l.established = true
+				c.counters.sessionsOpened.Add(1)
+			}
+		})
+		l.joined()
+	}}
+	start, before := time.Now(), l.payload()
+	err := l.session.Attach(alive, w)
+	if !joined {
+		l.update(dialled)
+		l.attachFailed(err)
+		return
+	}
+	l.update(func() { l.attached-- })
+	l.mu.Lock()
+	last := l.attached == 0
+	l.mu.Unlock()
+	if last {
+		c.gate.unset(l)
+	}
+	if time.Since(start) >= healthyAfter || l.payload() != before {
+		c.backoff.reset()
+	}
+	select {
+	case <-l.session.Done():
+	default:
+		c.log.Info("carrier lost", "error", err, "carriers_left", l.carriers())
+	}
+}
+
+// attachFailed handles a carrier over which the server agent did not let the session be made or resumed.
+func (l *link) attachFailed(err error) {
+	c := l.client
+	ce, ok := errors.AsType[*tunnel.CloseError](err)
+	switch {
+	case !ok:
+		c.log.Info("carrier lost before the session was attached", "error", err)
+	case !ce.Remote || ce.Code == tunnel.CloseUnknownSession:
+		// The session tells it when it ends.
+	case ce.Code == tunnel.CloseVersion || ce.Code == tunnel.CloseRefused:
+		l.dialFailed(&CarrierError{Cause: CauseConfig, Permanent: true, Err: err, Advice: "check that both agents' versions fit"})
+	case ce.Code == tunnel.CloseLimit:
+		l.dialFailed(&CarrierError{Cause: CauseLimit, Err: err, Advice: "the identity has as many sessions as it may have"})
+	default:
+		l.dialFailed(&CarrierError{Cause: CauseNetwork, Err: err})
+	}
+}
+
+// joined opens the gate to l, when a carrier of its session is attached.
+func (l *link) joined() {
+	c := l.client
+	l.mu.Lock()
+	retired, first := l.retired, l.attached == 1
+	l.mu.Unlock()
+	c.established.Store(true)
+	if !retired {
+		c.gate.set(l)
+	}
+	if first {
+		c.log.LogAttrs(context.Background(), slog.LevelInfo, "session attached", slog.Int("carriers", l.carriers()))
+	}
+}
+
+func (l *link) carriers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.attached
+}
+
+// payload is a figure that changes whenever payload moved.
+func (l *link) payload() uint64 {
+	st := l.session.Stats()
+	return st.Sent + st.Received
+}
+
+// relay runs f, which relays one of the session's streams, and keeps count of those that end because the session does.
+func (l *link) relay(f func() error) error {
+	l.mu.Lock()
+	l.streams++
+	l.mu.Unlock()
+	err := f()
+	if _, ok := errors.AsType[*tunnel.CloseError](err); !ok {
+		l.mu.Lock()
+		l.streams--
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// watchedCarrier tells when the session reads on after the first message: it has taken the server agent's HELLO.
+type watchedCarrier struct {
+	tunnel.Carrier
+	reads  int
+	joined func()
+}
+
+func (w *watchedCarrier) ReadMessage(take func() []byte) (int, error) {
+	if w.reads < 2 {
+		if w.reads++; w.reads == 2 {
+			w.joined()
+		}
+	}
+	return w.Carrier.ReadMessage(take)
+}
