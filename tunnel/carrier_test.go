@@ -17,17 +17,23 @@ type memLink struct {
 	client, server *memCarrier
 }
 
+// arrival is a message that can be read from a certain time on.
+type arrival struct {
+	data []byte
+	due  time.Time
+}
+
 // memCarrier is one end.
 type memCarrier struct {
 	peer  *memCarrier
 	mu    sync.Mutex
 	cond  sync.Cond
-	queue [][]byte // arrived, not read
+	queue []arrival // sent to this end, not read
 	bytes int
 	most  int // bytes that queue takes before the writer blocks
 	dead  error
 	mute  bool          // what is written vanishes, what arrives does too
-	delay time.Duration // of each message
+	delay time.Duration // of each message to this end
 	wrote int           // messages written
 	onMsg func(n int)   // called with the number of each message written
 }
@@ -64,10 +70,18 @@ func (c *memCarrier) ReadMessage(take func() []byte) (int, error) {
 			return 0, c.dead
 		}
 		if len(c.queue) > 0 && !c.mute {
-			msg := c.queue[0]
-			c.queue, c.bytes = c.queue[1:], c.bytes-len(msg)
-			c.cond.Broadcast()
-			return copy(take(), msg), nil
+			first := c.queue[0]
+			if wait := time.Until(first.due); wait > 0 {
+				time.AfterFunc(wait, func() {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.cond.Broadcast()
+				})
+			} else {
+				c.queue, c.bytes = c.queue[1:], c.bytes-len(first.data)
+				c.cond.Broadcast()
+				return copy(take(), first.data), nil
+			}
 		}
 		c.cond.Wait()
 	}
@@ -78,7 +92,7 @@ func (c *memCarrier) WriteMessages(msgs [][]byte) error {
 		if len(m) > c.MaxMessage() {
 			return errors.New("message too large")
 		}
-		if err := c.peer.arrive(c, append([]byte(nil), m...)); err != nil {
+		if err := c.peer.arrive(append([]byte(nil), m...)); err != nil {
 			return err
 		}
 		c.wrote++
@@ -89,33 +103,25 @@ func (c *memCarrier) WriteMessages(msgs [][]byte) error {
 	return nil
 }
 
-// arrive is called on the receiving end, by the sending end from.
-func (c *memCarrier) arrive(from *memCarrier, msg []byte) error {
-	if c.delay > 0 {
-		time.AfterFunc(c.delay, func() { c.enqueue(msg, false) })
-		return c.failed()
+// arrive is called on the receiving end.
+func (c *memCarrier) arrive(msg []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.bytes >= c.most && c.dead == nil {
+		c.cond.Wait()
 	}
-	return c.enqueue(msg, true)
+	if c.dead != nil {
+		return c.dead
+	}
+	c.queue, c.bytes = append(c.queue, arrival{msg, time.Now().Add(c.delay)}), c.bytes+len(msg)
+	c.cond.Broadcast()
+	return nil
 }
 
 func (c *memCarrier) failed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.dead
-}
-
-func (c *memCarrier) enqueue(msg []byte, wait bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for wait && c.bytes >= c.most && c.dead == nil {
-		c.cond.Wait()
-	}
-	if c.dead != nil {
-		return c.dead
-	}
-	c.queue, c.bytes = append(c.queue, msg), c.bytes+len(msg)
-	c.cond.Broadcast()
-	return nil
 }
 
 func (c *memCarrier) Close(cause error) error {
