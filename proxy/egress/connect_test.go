@@ -124,19 +124,38 @@ func TestEarlyBytesAreKept(t *testing.T) {
 
 // A connection returned has none of the handshake's deadlines left, nor is it bound to the context.
 func TestConnectionOutlivesItsHandshake(t *testing.T) {
-	p := newFaultyProxy(t, replies(ok200))
-	o := testOptions(p.url())
-	o.ReplyTimeout = 50 * time.Millisecond
-	o.ConnectTimeout = 50 * time.Millisecond
+	p := newFaultyProxy(t, replies(ask407, ok200))
+	d := mustNew(t, withCredentials(testOptions(p.url())))
+	dialTCP := d.dial
+	var last *deadlines
+	d.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dialTCP(ctx, network, addr)
+		last = &deadlines{Conn: conn}
+		return last, err
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	conn, err := mustNew(t, o).DialContext(ctx, "tcp", testTarget)
+	conn, err := d.DialContext(ctx, "tcp", testTarget)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	cancel()
-	<-time.After(60 * time.Millisecond) // past every deadline of the handshake
 	checkEcho(t, conn)
+	if last.set < 2 || !last.deadline.IsZero() {
+		t.Errorf("deadline set %d times, last to %v", last.set, last.deadline)
+	}
+}
+
+// deadlines keeps count of them.
+type deadlines struct {
+	net.Conn
+	set      int
+	deadline time.Time
+}
+
+func (c *deadlines) SetDeadline(t time.Time) error {
+	c.set, c.deadline = c.set+1, t
+	return c.Conn.SetDeadline(t)
 }
 
 func TestProxyOverTLS(t *testing.T) {

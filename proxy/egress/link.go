@@ -105,6 +105,9 @@ func (d *Dialer) dialProxy(ctx context.Context, p *proxy, target string) (*link,
 	if err := secure.HandshakeContext(legCtx); err != nil {
 		conn.Close()
 		err, hint := explainTLS(ended(legCtx, err))
+		if ctx.Err() != nil {
+			hint = ""
+		}
 		return nil, &Error{Leg: LegProxyTLS, Proxy: p.addr, Target: target, Err: err, Hint: hint}
 	}
 	return newLink(secure), nil

@@ -71,40 +71,55 @@ func (h *headerReader) line() (string, error) {
 			}
 			return string(line), nil
 		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return "", err
-		case !h.started:
-			return "", &textError{"the proxy closed the connection without an answer" + unlessEOF(err), &kindError{errSilent, err}}
-		case errors.Is(err, io.EOF):
-			return "", &textError{"the proxy closed the connection in the middle of its reply", io.ErrUnexpectedEOF}
 		default:
-			return "", &textError{"the proxy cut the connection in the middle of its reply" + unlessEOF(err), err}
+			return "", h.lost(err)
 		}
 	}
+}
+
+// lost says at which point the connection ended.
+func (h *headerReader) lost(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case !h.started:
+		return &textError{"the proxy closed the connection without an answer" + unlessEOF(err), &kindError{errSilent, err}}
+	case errors.Is(err, io.EOF):
+		return &textError{"the proxy closed the connection in the middle of its reply", io.ErrUnexpectedEOF}
+	}
+	return &textError{"the proxy cut the connection in the middle of its reply: " + root(err).Error(), err}
 }
 
 // notHTTP looks at the first byte, so that a peer of another trade is told at once, without waiting for a line's end.
 func (h *headerReader) notHTTP() error {
 	first, err := h.br.Peek(1)
-	if err != nil || strings.IndexByte("H\r\n", first[0]) >= 0 {
-		return nil // if there is an error, reading the line meets it again
+	if err != nil {
+		return h.lost(err) // bufio tells an error only once
+	}
+	if strings.IndexByte("H\r\n", first[0]) >= 0 {
+		return nil
 	}
 	seen, _ := h.br.Peek(min(h.br.Buffered(), 4*maxReason))
 	seen, _, _ = bytes.Cut(seen, []byte("\n"))
-	return h.bad(notAReply, seen)
+	return h.notReply(seen)
 }
 
-const notAReply = "this is not an HTTP reply"
+// errNotHTTP marks the malformed replies that come from something else than an HTTP proxy.
+var errNotHTTP = errors.New("not HTTP")
 
 // bad quotes what was received, as text.
 func (h *headerReader) bad(what string, line []byte) error {
-	if len(line) > 2 && (line[0] == 0x15 || line[0] == 0x16) && line[1] == 3 {
-		return reason(ErrBadReply, "the proxy answers with TLS; its address must begin with https://")
-	}
 	if quote := h.secrets.text(string(line), maxReason); quote != "" {
 		return reason(ErrBadReply, "%s: %q", what, quote)
 	}
 	return reason(ErrBadReply, "%s", what)
+}
+
+func (h *headerReader) notReply(line []byte) error {
+	if len(line) > 2 && (line[0] == 0x15 || line[0] == 0x16) && line[1] == 3 {
+		return &kindError{errNotHTTP, reason(ErrBadReply, "the proxy answers with TLS; its address must begin with https://")}
+	}
+	return &kindError{errNotHTTP, h.bad("this is not an HTTP reply", line)}
 }
 
 func (h *headerReader) reply() (*reply, error) {
@@ -120,7 +135,7 @@ func (h *headerReader) reply() (*reply, error) {
 	}
 	r := &reply{length: -1}
 	if !r.parseStatus(line) {
-		return nil, h.bad(notAReply, []byte(line))
+		return nil, h.notReply([]byte(line))
 	}
 	for {
 		line, err := h.line()
@@ -278,6 +293,9 @@ func (r *reply) excerpt(br *bufio.Reader, secrets scrubber) string {
 	}
 	if secrets.in(string(b)) {
 		return ""
+	}
+	if text := secrets.text(stripTags(string(b), "title"), maxExcerpt); text != "" {
+		return text // the title only says it twice
 	}
 	return secrets.text(stripTags(string(b)), maxExcerpt)
 }

@@ -19,7 +19,7 @@ func (d *Dialer) connectTCP(ctx context.Context, network, host, port string) (_ 
 	defer cancel()
 	conn, err := d.race(legCtx, network, addrs)
 	if err != nil {
-		return nil, true, ended(legCtx, err)
+		return nil, true, ended(legCtx, plainDialError(err, net.JoinHostPort(host, port)))
 	}
 	return conn, true, nil
 }
@@ -124,17 +124,19 @@ func (d *Dialer) race(ctx context.Context, network string, addrs []string) (net.
 	case firstErr == nil:
 		return nil, context.Cause(ctx)
 	}
-	return nil, plainDialError(firstErr)
+	return nil, firstErr
 }
 
-// plainDialError drops what net puts around the cause ("dial tcp 10.0.0.1:3128: connect: "), but the address: the leg
-// tells the rest.
-func plainDialError(err error) error {
+// plainDialError keeps what the leg does not tell: the cause, and the address if it is not the one that was asked for.
+func plainDialError(err error, asked string) error {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Addr == nil {
 		return err
 	}
-	return &textError{op.Addr.String() + ": " + root(err).Error(), err}
+	if addr := op.Addr.String(); addr != asked {
+		return &textError{addr + ": " + root(err).Error(), err}
+	}
+	return &textError{root(err).Error(), err}
 }
 
 func validNetwork(network string) bool {

@@ -233,7 +233,7 @@ func TestDirectOverRealSockets(t *testing.T) {
 	ln.Close()
 	_, e := dial(t, d, addr)
 	if e == nil || !errors.Is(e, ErrRefused) || !errors.Is(e, errnosRefused[0]) || e.Leg != LegConnect ||
-		e.Error() != fmt.Sprintf("connect %s: %s: %v", addr, addr, errnosRefused[0]) {
+		e.Error() != fmt.Sprintf("connect %s: %v", addr, errnosRefused[0]) {
 		t.Errorf("%v", e)
 	}
 }

@@ -33,9 +33,10 @@ func clean(s string, limit int) string {
 	return s
 }
 
-// stripTags returns the text of an HTML page: no tags, comments, scripts and styles; entities resolved. Text that is
-// not HTML passes through.
-func stripTags(s string) string {
+// stripTags returns the text of an HTML page: no tags, comments, scripts and styles, nor what is in the elements named;
+// entities resolved. Text that is not HTML passes through.
+func stripTags(s string, without ...string) string {
+	without = append(without, "script", "style")
 	var b strings.Builder
 	for {
 		open := strings.IndexByte(s, '<')
@@ -51,7 +52,7 @@ func stripTags(s string) string {
 		case c == '/' || c == '!' || c == '?' || 'a' <= c|0x20 && c|0x20 <= 'z':
 			name := strings.ToLower(s[1:min(len(s), 7)])
 			s = after(s, ">")
-			for _, silent := range []string{"script", "style"} {
+			for _, silent := range without {
 				if strings.HasPrefix(name, silent) {
 					s = after(afterFold(s, "</"+silent), ">")
 				}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -108,6 +109,8 @@ func hint(e *Error) string {
 		return "give them with --proxy-user and --proxy-password-file"
 	case is(ErrCredentialsRefused):
 		return "check --proxy-user and the password file; a domain is written DOMAIN\\user; see that the account is not locked"
+	case is(ErrSchemeUnsupported) && e.Status != 0 && len(e.Offered) == 0:
+		return "the proxy's challenge is incomplete: ask its administrator, or try another proxy"
 	case is(ErrSchemeUnsupported):
 		return "this version's --proxy-user works with Basic only; ask whether the proxy can offer it, or whether another proxy does"
 	case is(ErrForbidden):
@@ -118,6 +121,8 @@ func hint(e *Error) string {
 		return "the proxy may be unable to resolve or reach " + e.Target + ": check the server's address, and that the server is up"
 	case is(ErrNoTunnel):
 		return "check the proxy's address and port: what answers there may be a web server, or a proxy with CONNECT switched off"
+	case is(ErrBadReply) && !is(errNotHTTP):
+		return "the proxy, or a device in front of it, breaks HTTP: try another proxy, or ask its administrator"
 	case is(ErrBadReply):
 		return "check the proxy's address, port and scheme (http:// or https://): what answers there may not be an HTTP proxy"
 	case e.Leg == LegCONNECT && is(ErrTimeout):
@@ -150,13 +155,12 @@ func explainTLS(err error) (error, string) {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &textError{"the proxy does not speak TLS on this port", err}, "write its address with http://"
 	}
+	op, ok := errors.AsType[*net.OpError](err)
+	if errors.Is(err, io.EOF) || ok && (op.Op == "read" || op.Op == "write") {
+		return &textError{"the proxy closed the connection during the handshake" + unlessEOF(err), err}, tlsHint
+	}
 	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
-	switch {
-	case errors.Is(err, context.Canceled):
-		return err, ""
-	case errors.Is(err, io.EOF):
-		return &textError{"the proxy closed the connection during the handshake", err}, tlsHint
-	case !ok:
+	if !ok {
 		return err, tlsHint
 	}
 	issuer := ""
@@ -165,7 +169,7 @@ func explainTLS(err error) (error, string) {
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return &textError{fmt.Sprintf("the proxy's certificate is not trusted (issuer %q)", issuer), err},
-			"add the certificate of the CA that issued it"
+			"add the certificate of the CA that issued it, with --ca-file"
 	}
 	return &textError{clean(err.Error(), maxExcerpt), err}, "check the proxy's name and certificate"
 }
