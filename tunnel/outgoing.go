@@ -92,7 +92,7 @@ func (o *outgoing) next(s *Stream, room int) (f outFrame, ok bool) {
 		o.lost.remove(f.off, end)
 		o.sent = max(o.sent, end)
 	}
-	if o.finDue() && len(o.lost) == 0 {
+	if o.finDue() && len(o.lost) == 0 && f.off+uint64(len(f.data)) == o.written {
 		f.fin, o.finSent = true, true
 	}
 	return f, true
