@@ -6,8 +6,9 @@ import (
 )
 
 // bufferSizes are the capacities of pooled buffers. The largest holds a whole
-// message; the smaller ones keep what is held close to what is used.
-var bufferSizes = [...]int{1 << 10, 4 << 10, 16 << 10, MaxMessage}
+// message; the smaller ones keep what is held below twice what is used, down
+// to pieces of which a stream may have only hundreds (maxGaps).
+var bufferSizes = [...]int{128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, MaxMessage}
 
 // Memory is where sessions take their buffers from, and the count of what
 // they hold. Sessions that share one share its bound. Use NewMemory.

@@ -85,7 +85,7 @@ func (in *incoming) store(i int, off uint64, data []byte, message *buffer) (adde
 		off, data = off+uint64(n), data[n:]
 	}
 	if len(data) > 0 {
-		in.later = slices.Insert(in.later, i, in.newSegment(off, data, message))
+		in.later = slices.Insert(in.later, i, in.newSegment(off, data, message, 0))
 		added = 1
 	}
 	return added
@@ -99,7 +99,8 @@ func (in *incoming) append(off uint64, data []byte, message *buffer) {
 		off, data = off+uint64(n), data[n:]
 	}
 	if len(data) > 0 {
-		in.segs.push(in.newSegment(off, data, message))
+		// The more a stalled stream holds, the larger its next buffer.
+		in.segs.push(in.newSegment(off, data, message, min(in.held/2, MaxMessage/4)))
 	}
 }
 
@@ -108,13 +109,14 @@ func (in *incoming) append(off uint64, data []byte, message *buffer) {
 // below twice the bytes held.
 func worthKeeping(data []byte, message *buffer) bool { return 2*len(data) >= len(message.b) }
 
-func (in *incoming) newSegment(off uint64, data []byte, message *buffer) segment {
+// newSegment keeps data: in its message, or else in a buffer of at least room
+// bytes, which what follows may fill.
+func (in *incoming) newSegment(off uint64, data []byte, message *buffer, room int) segment {
 	g := segment{off, data[:len(data):len(data)], message}
 	if worthKeeping(data, message) {
 		message.retain()
 	} else {
-		// The more a stalled stream holds, the larger its next buffer.
-		g.buf = in.mem.get(max(len(data), min(in.held/2, MaxMessage/4)))
+		g.buf = in.mem.get(max(len(data), room))
 		g.data = append(g.buf.b[:0], data...)
 	}
 	in.held += len(g.buf.b)
