@@ -24,9 +24,10 @@ type attachment struct {
 	cause error // why it was lost
 
 	// Sending.
-	writing     bool // somebody is building or writing a message
-	inline      bool // and it is a stream's writer, not the writer goroutine
-	frames      []outFrame
+	writing     bool       // somebody is building or writing a message
+	inline      bool       // and it is a stream's writer, not the writer goroutine
+	frames      []outFrame // STREAM frames of the message under construction
+	out         [1][]byte  // that message, on its way to the carrier
 	interactive deque[*Stream]
 	bulk        deque[*Stream]
 	ahead       int            // interactive bytes sent while bulk waited
@@ -40,7 +41,7 @@ type attachment struct {
 	// Receiving.
 	recvCount uint64    // messages received
 	ackBytes  int       // received since the last ack we sent
-	ackFrom   time.Time // when the newest of them came
+	ackFrom   time.Time // when the newest message came
 	ackAt     time.Time // when to ack at the latest; zero: nothing to ack
 	lastAck   time.Time
 	ackDue    bool

@@ -101,7 +101,7 @@ func (f *flight) endRound(now time.Time) {
 	}
 	floor := f.path.min()
 	target := floor + max(2*time.Millisecond, floor/20)
-	if f.minDelay > target {
+	if f.minDelay > target && f.most > minFlight { // with less of ours in flight, the queue is not ours
 		f.cut(now, target)
 		return
 	}

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -104,7 +105,7 @@ func (s *Session) exchange(ctx context.Context, c Carrier, hello *frame.Hello) (
 	err := c.WriteMessages([][]byte{frame.AppendHello(nil, hello)})
 	var reply *frame.Hello
 	if err == nil {
-		reply, err = s.readHello(c)
+		reply, err = readHello(c, s.opt.Memory)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -124,16 +125,15 @@ func versionError(h *frame.Hello) *CloseError {
 }
 
 // readHello reads a carrier's first message: a HELLO, or a CLOSE, which it
-// returns as a *CloseError. It takes no lock.
-func (s *Session) readHello(c Carrier) (*frame.Hello, error) {
-	buf, n, err := s.readMessage(c)
-	if buf != nil {
-		defer buf.release()
+// returns as a *CloseError.
+func readHello(c Carrier, mem *Memory) (*frame.Hello, error) {
+	r := newMessageReader(c, mem)
+	defer r.release()
+	n, err := r.next()
+	if err != nil || n == 0 {
+		return nil, cmp.Or(err, error(protocolError("the first message is empty")))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return parseFirst(buf.b[:n])
+	return parseFirst(r.buf.b[:n])
 }
 
 func parseFirst(msg []byte) (*frame.Hello, error) {
@@ -229,13 +229,29 @@ func (s *Session) accept(c Carrier, hello *frame.Hello) (*attachment, error) {
 	return a, nil
 }
 
+// knows reports whether a carrier id was used before, or is so old that it may
+// have been. Ids may arrive somewhat out of order: handshakes run side by side.
+func (s *Session) knows(id uint64) bool {
+	for _, a := range s.attached {
+		if a.id == id {
+			return true
+		}
+	}
+	for _, r := range s.lostCounts {
+		if r.Carrier == id {
+			return true
+		}
+	}
+	return id+maxLost < s.lastCarrier
+}
+
 func (s *Session) serverHello(hello *frame.Hello) (*frame.Hello, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return nil, s.err
 	}
-	if hello.Carrier <= s.lastCarrier && s.lastCarrier-hello.Carrier > maxLost || hello.Carrier == 0 {
+	if hello.Carrier == 0 || s.knows(hello.Carrier) {
 		return nil, protocolError("carrier id %d is not new", hello.Carrier)
 	}
 	s.lastCarrier = max(s.lastCarrier, hello.Carrier)

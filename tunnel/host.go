@@ -142,8 +142,7 @@ func (h *Host) attach(ctx context.Context, c Carrier, identity string) (*attachm
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.Close(context.Cause(ctx)) })
 	defer stop()
-	reader := &Session{opt: h.opt.Options}
-	hello, err := reader.readHello(c)
+	hello, err := readHello(c, h.opt.Memory)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

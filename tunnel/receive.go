@@ -10,37 +10,53 @@ import (
 // readLoop takes in messages until the attachment is lost. It takes the lock
 // itself, and waits for nothing but the carrier.
 func (a *attachment) readLoop() {
+	r := newMessageReader(a.c, a.s.opt.Memory)
 	for {
-		buf, n, err := a.s.readMessage(a.c)
+		n, err := r.next()
 		a.s.mu.Lock()
 		switch {
 		case err != nil:
 			a.lose(fmt.Errorf("carrier lost: %w", err))
 		case !a.lost:
-			if err := a.receive(time.Now(), buf, n); err != nil {
+			if err := a.receive(time.Now(), r.buf, n); err != nil {
 				a.s.end(err)
 				a.lose(err)
 			}
 		}
 		lost := a.lost
 		a.s.mu.Unlock()
-		if buf != nil {
-			buf.release()
-		}
+		r.release()
 		if lost {
 			return
 		}
 	}
 }
 
-// readMessage reads one message into a pooled buffer, which the caller
-// releases. It does not touch what the lock guards.
-func (s *Session) readMessage(c Carrier) (buf *buffer, n int, err error) {
-	n, err = c.ReadMessage(func() []byte {
-		buf = s.opt.Memory.get(MaxMessage)
-		return buf.b
-	})
-	return buf, n, err
+// messageReader reads messages into pooled buffers, which it takes only when
+// one has begun.
+type messageReader struct {
+	c    Carrier
+	buf  *buffer // of the latest message; nil if none was begun
+	take func() []byte
+}
+
+func newMessageReader(c Carrier, mem *Memory) *messageReader {
+	r := &messageReader{c: c}
+	r.take = func() []byte {
+		r.buf = mem.get(MaxMessage)
+		return r.buf.b
+	}
+	return r
+}
+
+// next reads a message, whose bytes are at the front of r.buf until release.
+func (r *messageReader) next() (int, error) { return r.c.ReadMessage(r.take) }
+
+func (r *messageReader) release() {
+	if r.buf != nil {
+		r.buf.release()
+		r.buf = nil
+	}
 }
 
 // receive takes in one message. An error of it is the peer's fault and ends
@@ -52,6 +68,7 @@ func (a *attachment) receive(now time.Time, buf *buffer, n int) error {
 	}
 	s.confirmed = true
 	a.recvCount++
+	a.ackFrom = now
 	var f frame.Frame
 	asks := false
 	for msg := buf.b[:n]; len(msg) > 0; {
@@ -100,7 +117,6 @@ func (a *attachment) ackLater(now time.Time, n int) {
 		a.ackAt = now.Add(ackDelay)
 	}
 	a.ackBytes += n
-	a.ackFrom = now
 	if a.ackBytes >= ackBytes {
 		a.ackAt = a.lastAck.Add(ackInterval)
 		a.ackDue = !now.Before(a.ackAt)

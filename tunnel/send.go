@@ -72,7 +72,9 @@ func (a *attachment) encodeAndWrite(buf *buffer, msg []byte) error {
 		*f = outFrame{}
 	}
 	a.frames = a.frames[:0]
-	err := a.c.WriteMessages([][]byte{msg})
+	a.out[0] = msg
+	err := a.c.WriteMessages(a.out[:])
+	a.out[0] = nil
 	buf.release()
 	return err
 }
