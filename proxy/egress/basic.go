@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -10,32 +11,39 @@ import (
 type basic struct{}
 
 func (basic) name() string { return "Basic" }
+func (basic) bound() bool  { return false }
 
-func (basic) usable(c credential) error {
-	if strings.Contains(c.user, ":") {
+func (basic) usable(p *proxy, _ challenge) error {
+	if p.cred == nil {
+		return errNoPassword
+	}
+	if strings.Contains(p.cred.user, ":") {
 		return errors.New("cannot carry a user name that contains a colon")
 	}
 	return nil
 }
 
-func (basic) start(c credential, _ string) exchange { return &basicExchange{cred: c} }
+func (basic) start(p *proxy, _ string) exchange { return &basicExchange{cred: *p.cred} }
 
 type basicExchange struct {
 	cred credential
 	sent bool
 }
 
-func (x *basicExchange) opening() string {
+func (x *basicExchange) opening(context.Context) string {
 	x.sent = true
 	return "Basic " + basicToken(x.cred)
 }
 
-func (x *basicExchange) answer(challenge) (string, error) {
+func (x *basicExchange) answer(ctx context.Context, _ challenge) (string, error) {
 	if x.sent {
 		return "", errRefused
 	}
-	return x.opening(), nil
+	return x.opening(ctx), nil
 }
+
+func (x *basicExchange) shown() bool { return x.sent }
+func (x *basicExchange) end()        {}
 
 func basicToken(c credential) string {
 	return base64.StdEncoding.EncodeToString([]byte(c.user + ":" + c.password))

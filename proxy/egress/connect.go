@@ -6,37 +6,42 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 )
 
-// attempt is one DialContext through a proxy: CONNECT, and whatever the proxy wants to know before it says yes, on as
-// few connections as it allows.
+// attempt is one way through an HTTP proxy: CONNECT, and whatever the proxy wants to know before it says yes, on as few
+// connections as it allows.
 type attempt struct {
 	d       *Dialer
 	proxy   *proxy
 	target  string
 	secrets scrubber
 
-	scheme   scheme     // being tried; nil while unauthenticated
-	exchange exchange   // of scheme, on the present connection
-	header   string     // Proxy-Authorization of the next request, or "" for none
-	pending  *challenge // the last one that scheme answered or is to answer
-	tried    []string   // schemes that gave up
-	offered  []string   // for messages
+	scheme    scheme     // being tried; nil while unauthenticated
+	exchange  exchange   // of scheme, on the present connection
+	header    string     // Proxy-Authorization of the next request, or "" for none
+	pending   *challenge // the last one that scheme answered or is to answer
+	setbacks  []setback  // schemes passed over or given up
+	offered   []string   // for messages
+	release   func()     // gives back the turn to authenticate; nil without one
+	waited    bool       // for that turn, while the connection was idle
+	renew     bool       // the next request needs a new connection
+	onlyHTTP1 bool       // the scheme cannot do with HTTP/2
 }
 
-// throughProxy returns a connection to target on which the tunnel has begun.
-func (d *Dialer) throughProxy(ctx context.Context, p *proxy, target string) (net.Conn, error) {
+// throughHTTP returns a connection to target on which the tunnel has begun.
+func (d *Dialer) throughHTTP(ctx context.Context, hops []*proxy, p *proxy, target string) (net.Conn, error) {
 	a := &attempt{d: d, proxy: p, target: target, secrets: newScrubber(p.cred)}
-	if p.cred != nil {
-		if err := p.mem.refused(); err != nil {
-			return nil, a.fail(LegProxyAuth, err)
-		}
-		a.scheme = p.mem.winner()
+	if err := p.mem.refused(); err != nil {
+		return nil, a.fail(LegProxyAuth, err)
 	}
+	a.scheme = p.mem.winner()
+	a.onlyHTTP1 = a.scheme != nil && a.scheme.bound()
 	for redials := 0; ; redials++ {
-		l, err := d.dialProxy(ctx, p, target)
+		l, err := d.dialHTTP(ctx, hops, target, a.onlyHTTP1)
 		if err != nil {
 			return nil, err
 		}
@@ -58,25 +63,13 @@ func (d *Dialer) throughProxy(ctx context.Context, p *proxy, target string) (net
 // handshake speaks on one connection until the tunnel stands or cannot. Its error is an *Error, unless again says that
 // only this connection is used up and a new one may go on.
 func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) {
-	if err := a.begin(); err != nil {
+	defer a.finish()
+	if err := a.begin(ctx); err != nil {
 		return false, err
 	}
-	var release func()
-	defer func() {
-		if release != nil {
-			release()
-		}
-	}()
 	for leg := range maxLegs {
-		stale := leg > 0 // may the proxy have closed the connection before it saw this request?
-		if a.header != "" && release == nil {
-			var waited bool
-			var err error
-			if release, waited, err = a.proxy.mem.admit(ctx); err != nil {
-				return false, a.fail(LegProxyAuth, ended(ctx, err))
-			}
-			stale = stale || waited
-		}
+		// May the proxy have closed the connection before it saw this request?
+		stale := leg > 0 || a.waited
 		r, err := a.ask(ctx, l)
 		switch {
 		case err != nil && stale && ctx.Err() == nil && errors.Is(err, errSilent):
@@ -86,52 +79,119 @@ func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) 
 		case r.status != 407 && r.status != 401:
 			return false, a.conclude(ctx, l, r)
 		}
-		if err := a.answer(r); err != nil {
+		if err := a.answer(ctx, l, r); err != nil {
 			err.Excerpt = a.excerpt(ctx, l, r)
 			return false, err
 		}
 		if !a.drained(ctx, l, r) {
+			a.interrupted()
 			return true, errUsedUp
+		}
+		if a.renew {
+			return true, errFreshStart
 		}
 	}
 	return false, a.fail(LegProxyAuth, reason(ErrBadReply, "the proxy still asks after %d requests", maxLegs))
 }
 
+// errFreshStart: another scheme is tried, and what came before has left its mark on this connection.
+var errFreshStart = errors.New("another authentication scheme starts on a new connection")
+
+// finish gives back what one connection's handshake held.
+func (a *attempt) finish() {
+	a.drop()
+	if a.release != nil {
+		a.release()
+	}
+	a.release, a.waited, a.renew = nil, false, false
+}
+
+func (a *attempt) drop() {
+	if a.exchange != nil {
+		a.exchange.end()
+		a.exchange = nil
+	}
+}
+
+// interrupted gives a scheme up whose handshake the proxy cut off in the middle: a new connection would only lead there
+// again.
+func (a *attempt) interrupted() {
+	if a.scheme != nil && a.scheme.bound() && a.pending != nil && a.pending.token68 != "" {
+		a.setbacks = append(a.setbacks, setback{a.scheme, errors.New("the proxy closes the connection in the middle of the handshake")})
+		a.scheme, a.pending = nil, nil
+	}
+}
+
+// admit waits for the turn to authenticate, once a connection.
+func (a *attempt) admit(ctx context.Context) *Error {
+	if a.release != nil {
+		return nil
+	}
+	release, waited, err := a.proxy.mem.admit(ctx)
+	if err != nil {
+		return a.fail(LegProxyAuth, ended(ctx, err))
+	}
+	a.release, a.waited = release, waited
+	return nil
+}
+
 // begin prepares the first request on a new connection.
-func (a *attempt) begin() error {
-	a.header, a.exchange = "", nil
+func (a *attempt) begin(ctx context.Context) error {
+	a.header = ""
 	if a.scheme == nil {
 		return nil
 	}
-	a.exchange = a.scheme.start(*a.proxy.cred, a.target)
+	if err := a.admit(ctx); err != nil {
+		return err
+	}
+	a.exchange = a.scheme.start(a.proxy, a.target)
 	if a.pending == nil {
-		a.header = a.exchange.opening()
+		a.header = a.exchange.opening(ctx)
 		return nil
 	}
 	var err error
-	if a.header, err = a.exchange.answer(*a.pending); err != nil {
-		return a.fail(LegProxyAuth, reason(ErrSchemeUnsupported, "%s: %w", a.scheme.name(), err))
+	if a.header, err = a.exchange.answer(ctx, *a.pending); err == nil {
+		return nil
 	}
+	if errors.Is(err, errRefused) {
+		return a.refused(nil, err)
+	}
+	a.setbacks = append(a.setbacks, setback{a.scheme, err})
+	a.scheme, a.pending = nil, nil // ask anew what else there is
+	a.drop()
 	return nil
 }
 
 // ask sends one CONNECT and reads the reply's header.
 func (a *attempt) ask(ctx context.Context, l *link) (r *reply, err error) {
-	err = l.within(ctx, a.d.replyTimeout, func() error {
-		if _, err := io.WriteString(l.conn, a.request()); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return err
-			}
-			return &textError{"the proxy cut the connection before the request: " + root(err).Error(), &kindError{errSilent, err}}
+	a.secrets = a.secrets.with(a.header)
+	if l.h2 != nil {
+		header := http.Header{"User-Agent": {a.d.userAgent}}
+		if a.header != "" {
+			header.Set("Proxy-Authorization", a.header)
 		}
-		r, err = readReply(l.br, a.secrets)
-		return err
-	})
+		r, err = l.h2.ask(ctx, a.d.replyTimeout, a.target, header)
+	} else {
+		err = l.within(ctx, a.d.replyTimeout, func() error {
+			if _, err := io.WriteString(l.conn, a.request()); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					return err
+				}
+				return &textError{"the proxy cut the connection before the request: " + root(err).Error(), &kindError{errSilent, err}}
+			}
+			r, err = readReply(l.br, a.secrets)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
+	sent := "none"
+	if a.header != "" {
+		sent = a.scheme.name()
+	}
 	a.d.log.Debug("proxy answered CONNECT", "proxy", a.proxy.String(), "target", a.target,
-		"status", r.status, "authorization_sent", a.header != "")
+		"status", r.status, "authorization_sent", sent)
 	return r, nil
 }
 
@@ -148,63 +208,118 @@ func (a *attempt) request() string {
 
 // answer prepares the reply to a challenge, or says why there is none. A 401 is treated as a 407: tinyproxy answers
 // wrong credentials with it.
-func (a *attempt) answer(r *reply) *Error {
+func (a *attempt) answer(ctx context.Context, l *link, r *reply) *Error {
 	fields := append(r.values("proxy-authenticate"), r.values("www-authenticate")...)
 	offered := parseChallenges(fields)
 	a.offered = nil
 	if !a.secrets.in(strings.Join(fields, " ")) {
 		a.offered = offeredNames(offered)
 	}
-	if a.proxy.cred == nil {
-		return a.failStatus(LegProxyAuth, r, ErrCredentialsMissing)
-	}
-	cred := *a.proxy.cred
 	if a.header != "" {
-		ch, ok := challengeOf(a.scheme, offered)
-		var err error
-		switch {
-		case ok:
-			a.pending = &ch
-			if a.header, err = a.exchange.answer(ch); err == nil {
-				return nil
-			}
-		case r.status == 401 || len(offered) == 0:
-			err = errRefused
+		goesOn, err := a.proceed(ctx, r, offered)
+		if goesOn || err != nil {
+			return err
 		}
-		if errors.Is(err, errRefused) {
-			a.proxy.mem.refuse()
-			return a.failStatus(LegProxyAuth, r, ErrCredentialsRefused)
-		}
-		a.tried = append(a.tried, a.scheme.name())
 	}
+	return a.next(ctx, l, r, offered)
+}
+
+// proceed goes on with the scheme that sent something. Neither result: it was given up.
+func (a *attempt) proceed(ctx context.Context, r *reply, offered []challenge) (goesOn bool, _ *Error) {
+	ch, err := bestChallenge(a.scheme, offered, a.proxy)
+	switch {
+	case err == nil:
+		a.pending = &ch
+		if a.header, err = a.exchange.answer(ctx, ch); err == nil {
+			return true, nil
+		}
+	case (r.status == 401 || len(offered) == 0) && a.exchange.shown():
+		err = errRefused
+	}
+	if errors.Is(err, errRefused) {
+		return false, a.refused(r, err)
+	}
+	if errors.Is(err, errNotOffered) {
+		err = errors.New("the proxy no longer offers it")
+	}
+	a.renew = a.scheme.bound()
+	a.setbacks = append(a.setbacks, setback{a.scheme, err})
+	return false, nil
+}
+
+// next begins with the strongest scheme that has not had a setback.
+func (a *attempt) next(ctx context.Context, l *link, r *reply, offered []challenge) *Error {
 	for {
-		s, ch, why := choose(a.d.schemes, offered, cred, a.tried)
+		a.drop()
+		a.header = ""
+		s, ch, why := choose(a.d.schemes, offered, a.proxy, a.setbacks)
 		if s == nil {
 			a.scheme = nil
-			return a.noScheme(r, why)
+			return a.noScheme(r, slices.Concat(a.setbacks, why))
 		}
-		a.scheme, a.pending, a.exchange = s, &ch, s.start(cred, a.target)
-		var err error
-		if a.header, err = a.exchange.answer(ch); err == nil {
+		if err := a.admit(ctx); err != nil {
+			return err
+		}
+		a.scheme, a.pending, a.exchange = s, &ch, s.start(a.proxy, a.target)
+		if s.bound() && l.h2 != nil {
+			a.renew, a.onlyHTTP1 = true, true
+		}
+		if a.renew { // begin answers, on the new connection
 			return nil
 		}
-		a.tried = append(a.tried, s.name())
+		var err error
+		if a.header, err = a.exchange.answer(ctx, ch); err == nil {
+			return nil
+		}
+		if errors.Is(err, errRefused) {
+			return a.refused(r, err)
+		}
+		a.setbacks = append(a.setbacks, setback{s, err})
 	}
 }
 
-func (a *attempt) noScheme(r *reply, why []string) *Error {
-	what := "the proxy asks for authentication, but by no scheme that this version knows"
-	switch {
-	case len(why) > 0:
-		what = "no authentication scheme fits: " + strings.Join(why, "; ")
-	case len(a.offered) == 0:
-		what = "the proxy asks for authentication, but names no scheme"
+// refused is the end of all schemes: a wrong password is wrong for each.
+func (a *attempt) refused(r *reply, err error) *Error {
+	a.proxy.mem.refuse()
+	if errors.Is(err, errTicket) || err == errRefused { //nolint:errorlint // bare: it has no text of its own
+		err = ErrCredentialsRefused
+	} else {
+		err = reason(ErrCredentialsRefused, "%w", err)
 	}
-	return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "%s", what))
+	if r == nil {
+		return a.fail(LegProxyAuth, err)
+	}
+	return a.failStatus(LegProxyAuth, r, err)
+}
+
+func (a *attempt) noScheme(r *reply, had []setback) *Error {
+	why := describe(had)
+	switch {
+	case len(a.offered) == 0:
+		return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "the proxy asks for authentication, but names no scheme"))
+	case slices.ContainsFunc(had, func(s setback) bool { return errors.Is(s.err, errTicket) }):
+		a.proxy.mem.refuse()
+		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsRefused, "%s", why))
+	case a.proxy.cred == nil && !a.proxy.trusted:
+		return a.failStatus(LegProxyAuth, r, ErrNotTrusted)
+	case a.proxy.cred == nil:
+		had = slices.DeleteFunc(had, func(s setback) bool { return errors.Is(s.err, errNoPassword) })
+		if why = describe(had); why == "" {
+			return a.failStatus(LegProxyAuth, r, ErrCredentialsMissing)
+		}
+		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsMissing, "%w (%s)", ErrCredentialsMissing, why))
+	case why == "":
+		return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "the proxy asks for authentication, but by no scheme that is known and allowed"))
+	}
+	return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "no authentication scheme fits: %s", why))
 }
 
 // drained reads the rest of a reply and reports whether the connection can take the next request.
 func (a *attempt) drained(ctx context.Context, l *link, r *reply) bool {
+	if l.h2 != nil {
+		r.discard()
+		return true
+	}
 	if !r.keepAlive() {
 		return false
 	}

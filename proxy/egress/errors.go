@@ -56,6 +56,8 @@ var (
 	ErrCredentialsMissing = errors.New("the proxy wants credentials and none are set")
 	// ErrCredentialsRefused: the proxy refused the credentials, now or less than a minute ago.
 	ErrCredentialsRefused = errors.New("the proxy refused the credentials")
+	// ErrNotTrusted: the proxy wants credentials, and neither the user nor an allow-list named it.
+	ErrNotTrusted = errors.New("the proxy wants credentials, and is not one that they may be shown to")
 	// ErrSchemeUnsupported: credentials are set, but the proxy offers no scheme that can use them.
 	ErrSchemeUnsupported = errors.New("no common authentication scheme")
 )
@@ -115,7 +117,7 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Permanent() bool {
 	if slices.ContainsFunc([]error{
 		ErrConfig, ErrForbidden, ErrNoTunnel, ErrBadReply,
-		ErrCredentialsMissing, ErrCredentialsRefused, ErrSchemeUnsupported,
+		ErrCredentialsMissing, ErrCredentialsRefused, ErrNotTrusted, ErrSchemeUnsupported,
 	}, func(k error) bool { return errors.Is(e.Err, k) }) {
 		return true
 	}
@@ -190,10 +192,16 @@ func (e *textError) Unwrap() error { return e.err }
 
 // root is the innermost cause: what net says without the addresses and calls around it.
 func root(err error) error {
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+	for {
+		inner := errors.Unwrap(err)
+		if marked, ok := err.(*kindError); ok { //nolint:errorlint // the chain is walked step by step
+			inner = marked.err
+		}
+		if inner == nil {
+			return err
+		}
 		err = inner
 	}
-	return err
 }
 
 // unlessEOF is ": cause", or nothing where "closed" says it all.

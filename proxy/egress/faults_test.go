@@ -37,12 +37,12 @@ func faults(t *testing.T) []fault {
 	const html = "Content-Type: text/html; charset=utf-8\r\n"
 	// Only the leg that is to stall is in a hurry, so that a busy machine does not make another leg fail.
 	quick := func(leg *time.Duration) { *leg = 100 * time.Millisecond }
-	quickResolve := func(o *Options) { quick(&o.ResolveTimeout); o.Proxy = "http://proxy.example:3128" }
+	quickResolve := func(o *Options) { quick(&o.ResolveTimeout); o.Proxy = []string{"http://proxy.example:3128"} }
 	quickConnect := func(o *Options) { quick(&o.ConnectTimeout) }
 	quickReply := func(o *Options) { quick(&o.ReplyTimeout) }
 	credentials := func(o *Options) { *o = withCredentials(*o) }
 	both := func(o *Options) { quickReply(o); credentials(o) }
-	secure := func(o *Options) { o.Proxy = strings.Replace(o.Proxy, "http:", "https:", 1) }
+	secure := func(o *Options) { o.Proxy[0] = strings.Replace(o.Proxy[0], "http:", "https:", 1) }
 	quickTLS := func(o *Options) { quick(&o.TLSTimeout); secure(o) }
 	stall := func(c *proxyConn) { c.stall() }
 	cut := func(c *proxyConn) { c.request(); c.cut() }
@@ -70,7 +70,7 @@ func faults(t *testing.T) []fault {
 
 	return []fault{
 		// The legs before the CONNECT.
-		{name: "proxy's name does not exist", leg: LegResolveProxy, kind: ErrDNS, options: func(o *Options) { o.Proxy = "http://proxy.example:3128" },
+		{name: "proxy's name does not exist", leg: LegResolveProxy, kind: ErrDNS, options: func(o *Options) { o.Proxy = []string{"http://proxy.example:3128"} },
 			dialer: func(d *Dialer) {
 				d.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
 					return nil, &net.DNSError{Err: "no such host", Name: "proxy.example", IsNotFound: true}
@@ -83,7 +83,7 @@ func faults(t *testing.T) []fault {
 					return nil, ctx.Err()
 				}
 			}},
-		{name: "proxy's port is closed", leg: LegConnectProxy, kind: ErrRefused, options: func(o *Options) { o.Proxy = refusedPort }},
+		{name: "proxy's port is closed", leg: LegConnectProxy, kind: ErrRefused, options: func(o *Options) { o.Proxy = []string{refusedPort} }},
 		{name: "proxy's host is silent", leg: LegConnectProxy, kind: ErrTimeout, options: quickConnect, scripts: []conversation{stall},
 			dialer: func(d *Dialer) {
 				d.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -145,7 +145,7 @@ func faults(t *testing.T) []fault {
 		{name: "no credentials", leg: LegProxyAuth, kind: ErrCredentialsMissing, status: 407, scripts: []conversation{replies(status(407, html+"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: ntlm, basic realm=\"x\"\r\n", page("Who are you?")))}},
 		{name: "wrong credentials", leg: LegProxyAuth, kind: ErrCredentialsRefused, status: 407, options: credentials, scripts: []conversation{replies(ask407, ask407)}},
 		{name: "wrong credentials, tinyproxy", leg: LegProxyAuth, kind: ErrCredentialsRefused, status: 401, options: credentials, scripts: []conversation{replies(ask407, status(401, "", "<h1>Unauthorized</h1>"))}},
-		{name: "only other schemes", leg: LegProxyAuth, kind: ErrSchemeUnsupported, status: 407, options: credentials, scripts: []conversation{replies(status(407, "Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", ""))}},
+		{name: "only other schemes", leg: LegProxyAuth, kind: ErrSchemeUnsupported, status: 407, options: credentials, scripts: []conversation{replies(status(407, "Proxy-Authenticate: Bearer\r\nProxy-Authenticate: Kerberos\r\n", ""))}},
 		{name: "no scheme", leg: LegProxyAuth, kind: ErrSchemeUnsupported, status: 407, options: credentials, scripts: []conversation{replies(status(407, "", ""))}},
 	}
 }
@@ -181,7 +181,7 @@ func TestFaults(t *testing.T) {
 			if len([]rune(e.Excerpt)) > maxExcerpt || strings.ContainsAny(e.Error(), "\n\x1b") {
 				t.Errorf("%q", e)
 			}
-			text := strings.ReplaceAll(e.Error(), d.way.proxy.addr, "PROXY")
+			text := strings.ReplaceAll(e.Error(), firstProxy(d).addr, "PROXY")
 			if errno, ok := errors.AsType[syscall.Errno](e); ok { // each system says it in its own words
 				text = strings.ReplaceAll(text, errno.Error(), "SYSTEM'S REASON")
 			}

@@ -178,12 +178,32 @@ const (
 
 // testOptions has short deadlines and no environment.
 func testOptions(proxy string) Options {
-	return Options{
-		Proxy:          proxy,
+	o := Options{
+		Kerberos:       Kerberos{Cache: "testdata/no-tickets", Config: "testdata/krb5.conf"},
 		ResolveTimeout: 5 * time.Second, ConnectTimeout: 5 * time.Second,
 		TLSTimeout: 5 * time.Second, ReplyTimeout: 5 * time.Second,
 		Getenv: func(string) string { return "" },
 	}
+	if proxy != "" {
+		o.Proxy = []string{proxy}
+	}
+	return o
+}
+
+// firstProxy is the one that the options name, whichever setting did.
+func firstProxy(d *Dialer) *proxy {
+	switch f := d.find.(type) {
+	case fixed:
+		return f.hops[0]
+	case *envFinder:
+		return f.proxy
+	}
+	return nil
+}
+
+// trustPool has a proxy's TLS verified with a pool.
+func trustPool(pool *x509.CertPool) func(string) *tls.Config {
+	return func(string) *tls.Config { return &tls.Config{RootCAs: pool} }
 }
 
 func withCredentials(o Options) Options {

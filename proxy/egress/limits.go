@@ -40,8 +40,8 @@ const (
 	maxLegs = 6
 
 	// maxRedials bounds new connections within one dial: one because the proxy closed after its 407, one more because
-	// it closed a connection that it had promised to keep.
-	maxRedials = 2
+	// it closed a connection that it had promised to keep, and one for each of two schemes given up half-way.
+	maxRedials = 4
 
 	// maxChallenges and maxParams bound what is kept of Proxy-Authenticate.
 	maxChallenges = 32
@@ -50,6 +50,22 @@ const (
 	// refusedFor is how long refused credentials are not sent again: at most one try a minute is below what locks
 	// accounts under common policies.
 	refusedFor = time.Minute
+
+	// maxHops bounds the proxies in a row.
+	maxHops = 8
+
+	// deadFor is how long a candidate that was not reached is tried last.
+	deadFor = time.Minute
+
+	// maxRemembered bounds what is remembered by proxy or by host.
+	maxRemembered = 128
+
+	// ticketMargin is how long a Kerberos ticket must still be good for to be sent: clocks differ.
+	ticketMargin = 30 * time.Second
+
+	// maxKrb5Config bounds krb5.conf with all that it includes, maxKrb5Includes the files.
+	maxKrb5Config   = 1 << 20
+	maxKrb5Includes = 100
 
 	// provenFor is how long after an acceptance several connections may authenticate at once. Later the first of them
 	// finds out alone whether the password has changed.

@@ -3,7 +3,6 @@ package egress
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -14,6 +13,7 @@ import (
 type link struct {
 	conn net.Conn
 	br   *bufio.Reader
+	h2   *h2Client // nil for HTTP/1
 }
 
 func newLink(conn net.Conn) *link { return &link{conn: conn, br: bufio.NewReader(conn)} }
@@ -40,6 +40,9 @@ func (l *link) within(ctx context.Context, timeout time.Duration, f func() error
 
 // take returns the connection as the tunnel: as it is, unless bytes of the target have been read already.
 func (l *link) take() net.Conn {
+	if l.h2 != nil {
+		return l.h2.tunnel
+	}
 	n := l.br.Buffered()
 	if n == 0 {
 		return l.conn
@@ -74,41 +77,4 @@ func (c *earlyConn) CloseWrite() error {
 		return w.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// dialProxy walks the legs up to the point where the proxy can be spoken to.
-func (d *Dialer) dialProxy(ctx context.Context, p *proxy, target string) (*link, error) {
-	host, port, err := net.SplitHostPort(p.addr)
-	if err != nil { // parseProxy joined it
-		return nil, &Error{Leg: LegSetting, Target: target, Err: reason(ErrConfig, "proxy address: %w", err)}
-	}
-	conn, resolved, err := d.connectTCP(ctx, "tcp", host, port)
-	if err != nil {
-		e := &Error{Leg: LegConnectProxy, Proxy: p.addr, Target: target, Err: err}
-		if !resolved {
-			e.Leg = LegResolveProxy
-		}
-		e.Hint = hint(e)
-		return nil, e
-	}
-	if !p.tls {
-		return newLink(conn), nil
-	}
-	cfg := d.tls
-	if cfg.ServerName == "" {
-		cfg = cfg.Clone()
-		cfg.ServerName = p.host
-	}
-	legCtx, cancel := context.WithTimeoutCause(ctx, d.tlsTimeout, noAnswer(d.tlsTimeout))
-	defer cancel()
-	secure := tls.Client(conn, cfg)
-	if err := secure.HandshakeContext(legCtx); err != nil {
-		conn.Close()
-		err, hint := explainTLS(ended(legCtx, err))
-		if ctx.Err() != nil {
-			hint = ""
-		}
-		return nil, &Error{Leg: LegProxyTLS, Proxy: p.addr, Target: target, Err: err, Hint: hint}
-	}
-	return newLink(secure), nil
 }

@@ -14,6 +14,9 @@ type memory struct {
 	scheme       scheme // accepted last; nil when unknown
 	provenUntil  time.Time
 	refusedUntil time.Time
+	nonce        challenge // Digest's last, if it has parameters
+	nonceCount   int       // uses of it so far
+	ticket       *ticket   // Kerberos's last; nil when none
 }
 
 func newMemory() *memory { return &memory{turn: make(chan struct{}, 1)} }
@@ -86,4 +89,48 @@ func (m *memory) refuse() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.scheme, m.provenUntil, m.refusedUntil = nil, time.Time{}, time.Now().Add(refusedFor)
+	m.ticket = nil
+}
+
+// newNonce begins to count the uses of a Digest nonce and returns the first count.
+func (m *memory) newNonce(ch challenge) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nonce, m.nonceCount = ch, 1
+	return 1
+}
+
+// recallNonce returns the nonce to use without being asked, and the count for this use.
+func (m *memory) recallNonce() (challenge, int, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.nonce.params) == 0 {
+		return challenge{}, 0, false
+	}
+	m.nonceCount++
+	return m.nonce, m.nonceCount, true
+}
+
+// forgetNonce has the next connection wait for a challenge.
+func (m *memory) forgetNonce() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nonce = challenge{}
+}
+
+// recallTicket returns the Kerberos ticket to use again, nil when there is none or it ends soon.
+func (m *memory) recallTicket() *ticket {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ticket != nil && time.Until(m.ticket.end) < ticketMargin {
+		m.ticket = nil
+	}
+	return m.ticket
+}
+
+// keepTicket remembers a ticket; nil forgets it.
+func (m *memory) keepTicket(t *ticket) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ticket = t
 }

@@ -16,18 +16,35 @@ const None = "none"
 
 // Options say how to get out. The zero value follows the environment, with default deadlines.
 type Options struct {
-	// Proxy is "" for what the environment says, [None], or the proxy's URL: http://host:port or https://host:port,
-	// with user:password@ before the host if wanted (percent-encoded). A bare host:port means http://. The port is 80
-	// or 443 when left out.
-	Proxy string
+	// Proxy is empty for what PAC, the environment or the system says, [None] alone, or the proxies to go through, one
+	// through the other, the nearest first: http://, https://, socks5:// (names are resolved here) or socks5h:// (by
+	// the proxy), each with user:password@ before the host if wanted (percent-encoded). A bare host:port means http://.
+	// The ports are 80, 443 and 1080 when left out.
+	Proxy []string
+
+	// PAC is a proxy auto-configuration script: a file's name, or an http://, https:// or file:// URL. "" means none.
+	// It excludes Proxy.
+	PAC string
+
+	// Trust lists the proxies from PAC scripts, and from scripts that the system names, that may be shown
+	// credentials: host, *.suffix or *, with :port if wanted. Other proxies named there are used without. Proxies from
+	// Proxy, the environment and the system's fixed setting need no entry.
+	Trust []string
 
 	// Username and Password are for the proxy, whichever is chosen, as they are: not percent-encoded, any backslash
-	// kept. Username replaces both parts of the URL's; Password alone joins the URL's user.
+	// kept. Username replaces both parts of the URL's; Password alone joins the URL's user. Of several proxies in a row
+	// they are for the first.
 	Username, Password string
 
-	// TLS is for https:// proxies, not for the target. Nil means the system's roots. ServerName defaults to the
-	// proxy's host, MinVersion to TLS 1.2; NextProtos is set to http/1.1.
-	TLS *tls.Config
+	// Schemes are the authentication schemes allowed: negotiate, ntlm, digest, basic. None means all.
+	Schemes []string
+
+	// Kerberos says where tickets come from.
+	Kerberos Kerberos
+
+	// TLS returns the configuration for an https:// proxy's host, not for the target's. Nil means the system's roots.
+	// ServerName defaults to the host, MinVersion to TLS 1.2; NextProtos is set.
+	TLS func(host string) *tls.Config
 
 	// Scheme is the target URL's: "wss" or "https" (also the zero value's meaning), "ws" or "http". It selects between
 	// HTTPS_PROXY and HTTP_PROXY, nothing else.
@@ -57,10 +74,11 @@ func (o Options) Format(f fmt.State, _ rune) { fmt.Fprint(f, "egress.Options{…
 func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
 
 // Dialer opens connections to targets. It is safe for concurrent use, holds no connection and no goroutine between
-// calls, and remembers only what the proxy accepted or refused.
+// calls, and remembers only what proxies accepted or refused, which of them are dead, and a PAC script with its answers.
 type Dialer struct {
-	way       chooser
-	tls       *tls.Config
+	find      finder
+	dead      *deadList
+	tls       func(host string) *tls.Config
 	schemes   []scheme // the strongest first
 	userAgent string
 	log       *slog.Logger
@@ -75,14 +93,19 @@ type Dialer struct {
 // New checks the options. Its error is an [*Error] with [LegSetting]. A mistake in an environment variable is reported
 // by Route and DialContext for the targets that it concerns, not here.
 func New(o Options) (*Dialer, error) {
-	way, err := newChooser(o)
+	find, err := newFinder(o)
+	if err != nil {
+		return nil, err
+	}
+	schemes, err := knownSchemes(o.Schemes)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dialer{
-		way:            way,
-		tls:            proxyTLS(o.TLS),
-		schemes:        knownSchemes(),
+		find:           find,
+		dead:           newDeadList(),
+		tls:            o.TLS,
+		schemes:        schemes,
 		userAgent:      o.UserAgent,
 		log:            o.Logger,
 		resolveTimeout: orDefault(o.ResolveTimeout),
@@ -121,13 +144,21 @@ func orDefault(t time.Duration) time.Duration {
 	return t
 }
 
-func proxyTLS(c *tls.Config) *tls.Config {
+// proxyTLS makes the configuration for a proxy. alpn says what may be spoken above.
+func (d *Dialer) proxyTLS(p *proxy, alpn ...string) *tls.Config {
+	var c *tls.Config
+	if d.tls != nil {
+		c = d.tls(p.host)
+	}
 	if c == nil {
 		c = &tls.Config{}
 	}
 	c = c.Clone()
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-	c.NextProtos = []string{"http/1.1"}
+	c.NextProtos = alpn
+	if c.ServerName == "" {
+		c.ServerName = p.host
+	}
 	return c
 }
 

@@ -14,23 +14,40 @@ import (
 // proxy is one proxy and what is known about it. It is always handled by pointer, so that printing what refers to it
 // prints an address and no password.
 type proxy struct {
-	tls  bool   // https://
+	kind string // http, https, socks5 or socks5h
 	host string // ASCII name or IP literal without brackets
 	addr string // host:port
 	cred *credential
 	mem  *memory
+
+	// trusted says that the user named this proxy, or allowed it: it may see credentials.
+	trusted  bool
+	kerberos Kerberos
+	getenv   func(string) string
 }
 
 // String is the proxy without its user and password.
-func (p *proxy) String() string {
-	if p.tls {
-		return "https://" + p.addr
+func (p *proxy) String() string { return p.kind + "://" + p.addr }
+
+func (p *proxy) tls() bool   { return p.kind == "https" }
+func (p *proxy) socks() bool { return strings.HasPrefix(p.kind, "socks") }
+
+// defaultPorts are those of the kinds of proxy: what browsers take.
+func defaultPort(kind string) string {
+	switch kind {
+	case "https":
+		return "443"
+	case "socks5", "socks5h":
+		return "1080"
 	}
-	return "http://" + p.addr
+	return "80"
 }
 
-const urlHint = `write http://host:port or https://host:port; in a user or password within the URL, percent-encode ` +
-	`special characters (@ %40, : %3A, / %2F, \ %5C, # %23, % %25), or give them with --proxy-user and --proxy-password-file`
+const urlHint = `write http://host:port, https://host:port, socks5://host:port or socks5h://host:port; in a user or ` +
+	`password within the URL, percent-encode special characters (@ %40, : %3A, / %2F, \ %5C, # %23, % %25), or give ` +
+	`them with --proxy-user and --proxy-password-file`
+
+const supportedKinds = "supported are http, https, socks5 and socks5h"
 
 // parseProxy reads a proxy's URL. source names the setting in errors. Nothing of raw gets into an error: any part of it
 // may turn out to be a password that was not percent-encoded (even "host" and "port" of http://user:12/34@proxy).
@@ -47,22 +64,22 @@ func parseProxy(raw, source string) (*proxy, error) {
 		return bad("the proxy's address cannot be parsed")
 	}
 	switch u.Scheme {
-	case "http", "https":
-	case "socks", "socks4", "socks4a", "socks5", "socks5h", "ftp", "ws", "wss", "quic", "ssh", "h2", "direct":
-		return bad("unsupported proxy scheme %q: supported are http and https", u.Scheme)
+	case "http", "https", "socks5", "socks5h":
+	case "socks", "socks4", "socks4a", "ftp", "ws", "wss", "quic", "ssh", "h2", "direct":
+		return bad("unsupported proxy scheme %q: %s", u.Scheme, supportedKinds)
 	default:
-		return bad("unknown proxy scheme: supported are http and https")
+		return bad("unknown proxy scheme: %s", supportedKinds)
 	}
 	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#") {
 		return bad("the proxy's address has something behind host and port")
 	}
-	p := &proxy{tls: u.Scheme == "https", mem: newMemory()}
+	p := &proxy{kind: u.Scheme, mem: newMemory()}
 	if p.host, err = asciiHost(u.Hostname()); err != nil {
 		return bad("the proxy's host name is not valid")
 	}
 	port := u.Port()
 	if port == "" {
-		port = map[bool]string{false: "80", true: "443"}[p.tls]
+		port = defaultPort(p.kind)
 	}
 	if !validPort(port) {
 		return bad("the proxy's port is not between 1 and 65535")
@@ -75,19 +92,28 @@ func parseProxy(raw, source string) (*proxy, error) {
 	return p, nil
 }
 
-// authenticate gives the proxy the separately set credentials and checks the outcome.
-func (p *proxy) authenticate(o Options, source string) error {
+// trust gives the proxy what it may use to tell who we are, the separately set user and password among it.
+func (p *proxy) trust(o Options) {
+	p.trusted, p.kerberos, p.getenv = true, o.Kerberos, getenv(o)
 	switch {
 	case o.Username != "":
 		p.cred = &credential{o.Username, o.Password}
-	case o.Password != "" && p.cred == nil:
-		return settingError("a password for the proxy is set, but no user", "add --proxy-user")
-	case o.Password != "":
+	case o.Password != "" && p.cred != nil:
 		p.cred = &credential{p.cred.user, o.Password}
 	}
-	if p.cred != nil && (hasControl(p.cred.user) || hasControl(p.cred.password)) {
+}
+
+// checkCredentials finds what no proxy could be told.
+func (p *proxy) checkCredentials(source string) error {
+	if p.cred == nil {
+		return nil
+	}
+	if hasControl(p.cred.user) || hasControl(p.cred.password) {
 		return settingError(source+": the proxy's user or password has control characters",
 			"look for a stray line break or tab in it")
+	}
+	if p.socks() && (len(p.cred.user) > 255 || len(p.cred.password) > 255) {
+		return settingError(source+": the proxy's user or password is longer than SOCKS5 can carry", "")
 	}
 	return nil
 }

@@ -19,6 +19,18 @@ type reply struct {
 	minor  int // of HTTP/1.x
 	fields []param
 	length int64 // Content-Length, -1 when absent
+
+	// Over HTTP/2 only, with a final status other than 2xx: the body, and what ends its stream.
+	body   io.ReadCloser
+	cancel func()
+}
+
+// discard ends the stream of a reply that came over HTTP/2.
+func (r *reply) discard() {
+	if r.cancel != nil {
+		r.body.Close()
+		r.cancel()
+	}
 }
 
 // errUsedUp: the proxy wants the handshake to go on, but not on this connection.
@@ -282,6 +294,8 @@ func (r *reply) excerpt(br *bufio.Reader, secrets scrubber) string {
 	}
 	var body io.Reader = br
 	switch {
+	case r.body != nil:
+		body = r.body
 	case r.chunked():
 		body = httputil.NewChunkedReader(br)
 	case r.length >= 0:

@@ -1,24 +1,28 @@
 package egress
 
 import (
-	"errors"
+	"context"
 	"net"
-	"net/url"
-
-	"golang.org/x/net/http/httpproxy"
+	"strings"
 )
 
 // Route is the way that a connection to a target takes.
 type Route struct {
-	// Proxy is the proxy's URL without user and password; "" means direct.
+	// Proxy is the proxy's URL without user and password, several in a row separated by " > ", the nearest first; ""
+	// means direct, or that a script decides.
 	Proxy string
 	// Source is the setting that made the choice: "--proxy", a variable's name, "loopback target", "no proxy set".
 	Source string
+	// Script says that a PAC script decides, at each dial.
+	Script bool
 }
 
 // String is one phrase for a log line, such as "via http://proxy:3128 (HTTPS_PROXY)" or "direct (NO_PROXY)".
 func (r Route) String() string {
-	if r.Proxy == "" {
+	switch {
+	case r.Script:
+		return "as the PAC script says (" + r.Source + ")"
+	case r.Proxy == "":
 		return "direct (" + r.Source + ")"
 	}
 	return "via " + r.Proxy + " (" + r.Source + ")"
@@ -30,110 +34,105 @@ func (d *Dialer) Route(addr string) (Route, error) {
 	if err != nil {
 		return Route{}, targetError(err)
 	}
-	p, source, err := d.way.choose(net.JoinHostPort(host, port))
-	switch {
-	case err != nil:
-		return Route{}, err
-	case p == nil:
-		return Route{Source: source}, nil
-	}
-	return Route{Proxy: p.String(), Source: source}, nil
+	return d.find.route(net.JoinHostPort(host, port))
 }
 
 func targetError(err error) *Error {
 	return &Error{Leg: LegSetting, Err: reason(ErrConfig, "target: %w", err), Hint: "check the server's URL"}
 }
 
-// chooser chooses between proxy and direct for a target.
-type chooser struct {
-	proxy  *proxy // nil: direct, or err
-	source string // where proxy, err or the lack of both come from
-	err    error  // what is wrong with the environment, for the targets that it concerns
-
-	// Set for the environment only: whether a target goes through the proxy, by NO_PROXY and without it.
-	byRules, byDefault func(*url.URL) (*url.URL, error)
-	scheme             string // for these: https or http
+// way is one way to a target: through proxies, the nearest first, or direct.
+type way struct {
+	hops   []*proxy
+	source string
 }
 
-func newChooser(o Options) (chooser, error) {
-	c := chooser{source: "--proxy"}
+// String is what a Route calls the proxies; "" is direct.
+func (w way) String() string {
+	var names []string
+	for _, p := range w.hops {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, " > ")
+}
+
+// finder knows the ways to a target.
+type finder interface {
+	// ways returns them in the order in which they are to be tried, at least one.
+	ways(ctx context.Context, d *Dialer, target string) ([]way, error)
+	// route tells what ways would return first, or that only a script knows.
+	route(target string) (Route, error)
+}
+
+// newFinder chooses who finds the way: the settings, else the environment, else the system, else it is direct.
+func newFinder(o Options) (finder, error) {
+	scheme := "https"
 	switch o.Scheme {
 	case "", "wss", "https":
-		c.scheme = "https"
 	case "ws", "http":
-		c.scheme = "http"
+		scheme = "http"
 	default:
-		return c, settingError("the target's scheme is neither wss nor ws", "check the server's URL")
+		return nil, settingError("the target's scheme is neither wss nor ws", "check the server's URL")
 	}
-	switch o.Proxy {
-	case None:
-		return c, nil
-	case "":
-		return c, c.fromEnvironment(o)
+	t, err := newTrust(o)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if c.proxy, err = parseProxy(o.Proxy, c.source); err != nil {
-		return c, err
+	switch {
+	case o.PAC != "" && len(o.Proxy) > 0:
+		return nil, settingError("--proxy and --pac exclude each other", "remove one of them")
+	case o.PAC != "":
+		return newPACFinder(o.PAC, "--pac", scheme, t)
+	case len(o.Proxy) > 0:
+		return fixedProxies(o)
 	}
-	return c, c.proxy.authenticate(o, c.source)
+	return fromEnvironment(o, scheme, t)
 }
 
-// fromEnvironment returns only errors of the options; those of the environment are kept for choose.
-func (c *chooser) fromEnvironment(o Options) error {
-	env := getenv(o)
-	first := func(names ...string) (name, value string) {
-		for _, name := range names {
-			if value := env(name); value != "" {
-				return name, value
+// fixed is a setting that leaves no choice.
+type fixed struct{ way }
+
+func (f fixed) ways(context.Context, *Dialer, string) ([]way, error) { return []way{f.way}, nil }
+func (f fixed) route(string) (Route, error) {
+	return Route{Proxy: f.way.String(), Source: f.source}, nil
+}
+
+// fixedProxies reads Options.Proxy.
+func fixedProxies(o Options) (finder, error) {
+	const source = "--proxy"
+	f := fixed{way{source: source}}
+	for _, raw := range o.Proxy {
+		if raw == None {
+			if len(o.Proxy) > 1 {
+				return nil, settingError("--proxy none stands alone", "remove it, or the other proxies")
 			}
+			return f, nil
 		}
-		return "", ""
+		p, err := parseProxy(raw, source)
+		if err != nil {
+			return nil, err
+		}
+		f.hops = append(f.hops, p)
+		if len(f.hops) > maxHops {
+			return nil, settingError("more proxies in a row than anybody has", "")
+		}
 	}
-	names := []string{"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}
-	if c.scheme == "http" {
-		names = []string{"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
-	}
-	var raw string
-	c.source, raw = first(names...)
-	if raw == "" {
-		c.source = "no proxy set"
-		return nil
-	}
-	_, noProxy := first("no_proxy", "NO_PROXY")
-	// The library decides about NO_PROXY only, with a stand-in for the proxy: it swallows a proxy's parse errors.
-	const standIn = "http://proxy.invalid"
-	cfg := httpproxy.Config{HTTPProxy: standIn, HTTPSProxy: standIn}
-	c.byDefault = cfg.ProxyFunc()
-	cfg.NoProxy = noProxy
-	c.byRules = cfg.ProxyFunc()
-
-	// In a CGI process HTTP_PROXY is set by whoever sends a "Proxy:" header (https://go.dev/s/cgihttpproxy).
-	if c.source == "HTTP_PROXY" && env("REQUEST_METHOD") != "" {
-		c.err = settingError("HTTP_PROXY is not trusted in a CGI environment", "use http_proxy or --proxy")
-		return nil
-	}
-	if c.proxy, c.err = parseProxy(raw, c.source); c.err != nil {
-		return nil
-	}
-	return c.proxy.authenticate(o, c.source)
+	return f, trustHops(f.hops, o, source)
 }
 
-// choose returns nil for direct, and the setting that made it so.
-func (c *chooser) choose(addr string) (p *proxy, source string, err error) {
-	if c.byRules != nil {
-		u := &url.URL{Scheme: c.scheme, Host: addr}
-		if through, err := c.byDefault(u); err == nil && through == nil {
-			return nil, "loopback target", nil
+// trustHops lets proxies that the user named see credentials. The separate ones are for the first.
+func trustHops(hops []*proxy, o Options, source string) error {
+	if o.Password != "" && o.Username == "" && hops[0].cred == nil {
+		return settingError("a password for the proxy is set, but no user", "add --proxy-user")
+	}
+	for i, p := range hops {
+		if i > 0 {
+			o.Username, o.Password, o.Kerberos = "", "", Kerberos{}
 		}
-		if through, err := c.byRules(u); err == nil && through == nil {
-			return nil, "NO_PROXY", nil
+		p.trust(o)
+		if err := p.checkCredentials(source); err != nil {
+			return err
 		}
 	}
-	if c.err != nil {
-		e, _ := errors.AsType[*Error](c.err)
-		withTarget := *e
-		withTarget.Target = addr
-		return nil, "", &withTarget
-	}
-	return c.proxy, c.source, nil
+	return nil
 }

@@ -44,8 +44,8 @@ func TestRoute(t *testing.T) {
 		{"NO_PROXY in CIDR", "", "", []string{"ALL_PROXY", "http://a:1", "no_proxy", "10.0.0.0/8"}, "10.1.2.3:443", "direct (NO_PROXY)"},
 		{"NO_PROXY by port", "", "", []string{"ALL_PROXY", "http://a:1", "no_proxy", "example.com:8443"}, target, "via http://a:1 (ALL_PROXY)"},
 		{"NO_PROXY in upper case target", "", "", []string{"ALL_PROXY", "http://a:1", "no_proxy", "example.com"}, "TUNNEL.Example.COM:443", "direct (NO_PROXY)"},
-		{"NO_PROXY and a broken proxy", "", "", []string{"ALL_PROXY", "socks5://a:1", "NO_PROXY", "*"}, target, "direct (NO_PROXY)"},
-		{"unused broken proxy", "", "", []string{"ALL_PROXY", "socks5://a:1", "HTTPS_PROXY", "a:1"}, target, "via http://a:1 (HTTPS_PROXY)"},
+		{"NO_PROXY and a broken proxy", "", "", []string{"ALL_PROXY", "socks4://a:1", "NO_PROXY", "*"}, target, "direct (NO_PROXY)"},
+		{"unused broken proxy", "", "", []string{"ALL_PROXY", "socks4://a:1", "HTTPS_PROXY", "a:1"}, target, "via http://a:1 (HTTPS_PROXY)"},
 		{"CGI, not the header's variable", "", "ws", []string{"http_proxy", "http://a:1", "REQUEST_METHOD", "GET"}, target, "via http://a:1 (http_proxy)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestRouteErrors(t *testing.T) {
 		target, want string
 	}{
 		{"broken variable", []string{"HTTPS_PROXY", "http://a:1/x"}, testTarget, "HTTPS_PROXY"},
-		{"socks", []string{"ALL_PROXY", "socks5h://a:1"}, testTarget, `ALL_PROXY: unsupported proxy scheme "socks5h": supported are http and https`},
+		{"socks", []string{"ALL_PROXY", "socks4://a:1"}, testTarget, `ALL_PROXY: unsupported proxy scheme "socks4": supported are http, https, socks5 and socks5h`},
 		{"CGI", []string{"HTTP_PROXY", "http://a:1", "REQUEST_METHOD", "GET"}, testTarget, "CGI"},
 		{"target without port", nil, "tunnel.example.com", "not host:port"},
 		{"target with port 0", nil, "tunnel.example.com:0", "port between"},
@@ -101,18 +101,18 @@ func TestNewErrors(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		{"socks", func(o *Options) { o.Proxy = "socks5://proxy:1080" }, `unsupported proxy scheme "socks5": supported are http and https`},
-		{"unknown scheme", func(o *Options) { o.Proxy = "gopher://proxy:70" }, "unknown proxy scheme"},
-		{"path", func(o *Options) { o.Proxy = "http://proxy:3128/proxy.pac" }, "something behind host and port"},
-		{"query", func(o *Options) { o.Proxy = "http://proxy:3128?" }, "something behind host and port"},
-		{"fragment", func(o *Options) { o.Proxy = "http://proxy:3128#" }, "something behind host and port"},
-		{"no host", func(o *Options) { o.Proxy = "http://:3128" }, "host name"},
-		{"no name", func(o *Options) { o.Proxy = "http://" }, "host name"},
-		{"port 0", func(o *Options) { o.Proxy = "proxy:0" }, "port"},
-		{"port too high", func(o *Options) { o.Proxy = "proxy:65536" }, "port"},
-		{"word for a port", func(o *Options) { o.Proxy = "http://proxy:http" }, "cannot be parsed"},
-		{"password without user", func(o *Options) { o.Proxy, o.Password = "proxy:1", testPassword }, "no user"},
-		{"line break in password", func(o *Options) { o.Proxy, o.Username, o.Password = "proxy:1", "jane", "s3cr\n" }, "control characters"},
+		{"socks4", func(o *Options) { o.Proxy = []string{"socks4://proxy:1080"} }, `unsupported proxy scheme "socks4": supported are http, https, socks5 and socks5h`},
+		{"unknown scheme", func(o *Options) { o.Proxy = []string{"gopher://proxy:70"} }, "unknown proxy scheme"},
+		{"path", func(o *Options) { o.Proxy = []string{"http://proxy:3128/proxy.pac"} }, "something behind host and port"},
+		{"query", func(o *Options) { o.Proxy = []string{"http://proxy:3128?"} }, "something behind host and port"},
+		{"fragment", func(o *Options) { o.Proxy = []string{"http://proxy:3128#"} }, "something behind host and port"},
+		{"no host", func(o *Options) { o.Proxy = []string{"http://:3128"} }, "host name"},
+		{"no name", func(o *Options) { o.Proxy = []string{"http://"} }, "host name"},
+		{"port 0", func(o *Options) { o.Proxy = []string{"proxy:0"} }, "port"},
+		{"port too high", func(o *Options) { o.Proxy = []string{"proxy:65536"} }, "port"},
+		{"word for a port", func(o *Options) { o.Proxy = []string{"http://proxy:http"} }, "cannot be parsed"},
+		{"password without user", func(o *Options) { o.Proxy, o.Password = []string{"proxy:1"}, testPassword }, "no user"},
+		{"line break in password", func(o *Options) { o.Proxy, o.Username, o.Password = []string{"proxy:1"}, "jane", "s3cr\n" }, "control characters"},
 		{"scheme of the target", func(o *Options) { o.Scheme = "ftp" }, "neither wss nor ws"},
 		{"user agent", func(o *Options) { o.UserAgent = "a\r\nb: c" }, "control characters"},
 	} {
@@ -145,12 +145,12 @@ func TestCredentials(t *testing.T) {
 	} {
 		o := testOptions(c.proxy)
 		o.Username, o.Password = c.user, c.password
-		got := mustNew(t, o).way.proxy.cred
+		got := firstProxy(mustNew(t, o)).cred
 		if (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
 			t.Errorf("%s: other credentials", c.name)
 		}
-		o.Proxy, o.Getenv = "", environment("https_proxy", c.proxy)
-		got = mustNew(t, o).way.proxy.cred
+		o.Proxy, o.Getenv = nil, environment("https_proxy", c.proxy)
+		got = firstProxy(mustNew(t, o)).cred
 		if (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
 			t.Errorf("%s: other credentials from the environment", c.name)
 		}

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,17 +17,17 @@ type puzzle struct {
 	unusable error
 }
 
-func (puzzle) name() string                                 { return "Puzzle" }
-func (p puzzle) usable(credential) error                    { return p.unusable }
-func (p puzzle) start(c credential, target string) exchange { return &puzzling{puzzle: p, cred: c} }
+func (puzzle) name() string                     { return "Puzzle" }
+func (puzzle) bound() bool                      { return true }
+func (p puzzle) usable(*proxy, challenge) error { return p.unusable }
+func (p puzzle) start(*proxy, string) exchange  { return &puzzling{puzzle: p} }
 
 type puzzling struct {
 	puzzle
-	cred credential
-	leg  int
+	leg int
 }
 
-func (x *puzzling) opening() string {
+func (x *puzzling) opening(context.Context) string {
 	if !x.opens {
 		return ""
 	}
@@ -34,7 +35,7 @@ func (x *puzzling) opening() string {
 	return "Puzzle leg1"
 }
 
-func (x *puzzling) answer(ch challenge) (string, error) {
+func (x *puzzling) answer(_ context.Context, ch challenge) (string, error) {
 	switch {
 	case ch.token68 == "" && x.leg > 0 && !x.endless:
 		return "", errRefused
@@ -44,6 +45,9 @@ func (x *puzzling) answer(ch challenge) (string, error) {
 	x.leg++
 	return fmt.Sprintf("Puzzle leg%d%s", x.leg, ch.token68), nil
 }
+
+func (x *puzzling) shown() bool { return x.leg > 1 }
+func (x *puzzling) end()        {}
 
 func TestSchemesOfSeveralLegs(t *testing.T) {
 	ask := status(407, "Proxy-Authenticate: Puzzle, Basic realm=x\r\n", "who?")
@@ -63,12 +67,12 @@ func TestSchemesOfSeveralLegs(t *testing.T) {
 		{"first reply closes", puzzle{}, []conversation{replies(closing), replies(token, ok200)}, []string{"", "Puzzle leg1", "Puzzle leg22345="}, 2, nil, nil},
 		{"bare challenge at the end means refused", puzzle{}, []conversation{replies(ask, token, ask)}, []string{"", "Puzzle leg1", "Puzzle leg22345="}, 1, ErrCredentialsRefused, []string{"Puzzle", "Basic"}},
 		{"unusable falls back", puzzle{unusable: errors.New("no ticket")}, []conversation{replies(ask, ok200)}, []string{"", wantBasic}, 1, nil, nil},
-		{"giving up falls back", puzzle{gaveUp: errors.New("odd token")}, []conversation{replies(ask, tokenAndBasic, ok200)}, []string{"", "Puzzle leg1", wantBasic}, 1, nil, nil},
+		{"giving up falls back", puzzle{gaveUp: errors.New("odd token")}, []conversation{replies(ask, tokenAndBasic), replies(ok200)}, []string{"", "Puzzle leg1", wantBasic}, 2, nil, nil},
 		{"giving up with nothing to fall back to", puzzle{gaveUp: errors.New("odd token")}, []conversation{replies(ask, token)}, []string{"", "Puzzle leg1"}, 1, ErrSchemeUnsupported, []string{"Puzzle"}},
 		{"refused never falls back", puzzle{gaveUp: errRefused}, []conversation{replies(ask, tokenAndBasic, ok200)}, []string{"", "Puzzle leg1"}, 1, ErrCredentialsRefused, []string{"Puzzle", "Basic"}},
 		{"legs are bounded", puzzle{endless: true}, []conversation{replies(slices.Repeat([]string{ask}, 20)...)},
 			[]string{"", "Puzzle leg1", "Puzzle leg2", "Puzzle leg3", "Puzzle leg4", "Puzzle leg5"}, 1, ErrBadReply, []string{"Puzzle", "Basic"}},
-		{"connections are bounded", puzzle{endless: true}, []conversation{replies(closing)}, []string{"", "Puzzle leg1", "Puzzle leg1"}, 3, errUsedUp, nil},
+		{"connections are bounded", puzzle{endless: true}, []conversation{replies(closing)}, []string{"", "Puzzle leg1", "Puzzle leg1", "Puzzle leg1", "Puzzle leg1"}, 5, errUsedUp, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newFaultyProxy(t, c.scripts...)

@@ -52,9 +52,9 @@ func TestNoSecretInPrintedValues(t *testing.T) {
 	o := withCredentials(testOptions("http://" + url.UserPassword(testUser, testPassword).String() + "@proxy:3128"))
 	d := mustNew(t, o)
 	var b bytes.Buffer
-	slog.New(slog.NewJSONHandler(&b, nil)).Info("x", "options", o, "pointer", &o, "cred", d.way.proxy.cred)
-	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "options", o, "pointer", &o, "cred", d.way.proxy.cred)
-	for _, v := range []any{o, &o, d, *d, d.way.proxy, *d.way.proxy.cred} {
+	slog.New(slog.NewJSONHandler(&b, nil)).Info("x", "options", o, "pointer", &o, "cred", firstProxy(d).cred)
+	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "options", o, "pointer", &o, "cred", firstProxy(d).cred)
+	for _, v := range []any{o, &o, d, *d, firstProxy(d), *firstProxy(d).cred} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 			fmt.Fprintf(&b, verb+"\n", v)
 		}
@@ -93,7 +93,7 @@ func TestNoSecretInAddressErrors(t *testing.T) {
 		"http://jane:12/s3cr@proxy:3128", "http://jane:s3cr/x@proxy:3128", "http://jane:12#s3cr@proxy:3128",
 		"http://jane:12?s3cr@proxy:3128", "http://jane:%zs3cr@proxy:3128", "http://jane:s3cr", "jane:s3cr@proxy:99999",
 		"s3cr://jane@proxy", "http://[s3cr]:80", "http://s3cr%20x@proxy y/", "http://jane:x@s3cr!:80", "http://s3cr\x01",
-		"http://jane:s3cr%0a@proxy", "jane:s3cr@", "socks5://jane:s3cr@proxy",
+		"http://jane:s3cr%0a@proxy", "jane:s3cr@", "socks4://jane:s3cr@proxy",
 	} {
 		_, err := New(testOptions(raw))
 		if err == nil {

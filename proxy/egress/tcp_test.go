@@ -162,7 +162,7 @@ func TestRaceClosesLosers(t *testing.T) {
 
 func TestResolveLeg(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := mustNew(t, Options{Proxy: "http://proxy.example:3128", ResolveTimeout: 3 * time.Second})
+		d := mustNew(t, Options{Proxy: []string{"http://proxy.example:3128"}, ResolveTimeout: 3 * time.Second})
 		d.lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
 			<-ctx.Done()
 			return nil, &net.DNSError{Err: ctx.Err().Error(), Name: host, IsTimeout: true}
@@ -192,7 +192,7 @@ func TestResolveLeg(t *testing.T) {
 		if dns, ok := errors.AsType[*net.DNSError](e); !ok || !dns.IsNotFound || dns.Name != "proxy.example/ip" || !errors.Is(e, ErrDNS) {
 			t.Errorf("%v", e)
 		}
-		d = mustNew(t, Options{Proxy: None})
+		d = mustNew(t, Options{Proxy: []string{None}})
 		d.lookup = func(_ context.Context, network, host string) ([]netip.Addr, error) {
 			return nil, &net.DNSError{Err: "no such host", Name: network}
 		}

@@ -100,6 +100,21 @@ func newScrubber(c *credential) scrubber {
 	return s
 }
 
+// with adds what an authorization header shows: some proxies echo it.
+func (secrets scrubber) with(header string) scrubber {
+	_, value, ok := strings.Cut(header, " ")
+	if !ok {
+		return secrets
+	}
+	if i := strings.Index(value, `response="`); i >= 0 { // Digest: the hash
+		value, _, _ = strings.Cut(value[i+len(`response="`):], `"`)
+	}
+	if slices.Contains(secrets, value) || value == "" {
+		return secrets
+	}
+	return append(slices.Clip(secrets), value)
+}
+
 // in reports whether a secret is in s, also one torn apart by white space.
 func (secrets scrubber) in(s string) bool {
 	if len(secrets) == 0 {

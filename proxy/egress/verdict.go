@@ -53,6 +53,9 @@ func loginPage(l *link, r *reply) bool {
 	if kind != "text/html" && kind != "application/xhtml+xml" {
 		return false
 	}
+	if l.h2 != nil {
+		return r.length > 0
+	}
 	early, _ := l.br.Peek(l.br.Buffered())
 	return r.length > 0 || r.has("transfer-encoding", "chunked") || strings.HasPrefix(strings.TrimSpace(string(early)), "<")
 }
@@ -75,6 +78,7 @@ func (a *attempt) location(r *reply) string {
 }
 
 func (a *attempt) excerpt(ctx context.Context, l *link, r *reply) (text string) {
+	defer r.discard()
 	_ = l.within(ctx, min(excerptTimeout, a.d.replyTimeout), func() error { // without an excerpt the status still speaks
 		text = r.excerpt(l.br, a.secrets)
 		return nil
@@ -106,13 +110,15 @@ func hint(e *Error) string {
 	case is(context.Canceled):
 		return ""
 	case is(ErrCredentialsMissing):
-		return "give them with --proxy-user and --proxy-password-file"
+		return "give them with --proxy-user and --proxy-password-file, or get a Kerberos ticket with kinit if the proxy takes Negotiate"
+	case is(ErrNotTrusted):
+		return "if it is your company's proxy, allow it with --proxy-trust " + hostOf(e.Proxy) + ", or name it with --proxy"
 	case is(ErrCredentialsRefused):
 		return "check --proxy-user and the password file; a domain is written DOMAIN\\user; see that the account is not locked"
 	case is(ErrSchemeUnsupported) && e.Status != 0 && len(e.Offered) == 0:
 		return "the proxy's challenge is incomplete: ask its administrator, or try another proxy"
 	case is(ErrSchemeUnsupported):
-		return "this version's --proxy-user works with Basic only; ask whether the proxy can offer it, or whether another proxy does"
+		return "see that --proxy-auth allows what the proxy offers, and that what it needs is set (--proxy-user user@REALM and kinit for Kerberos)"
 	case is(ErrForbidden):
 		return "many proxies allow CONNECT to port 443 only, and only to known hosts: have the server listen there, or ask for " + e.Target + " to be allowed"
 	case is(ErrCaptivePortal):
@@ -146,6 +152,14 @@ func networkHint(e *Error) string {
 		return "check the server's address and port; where the way out leads through a proxy, set --proxy or HTTPS_PROXY"
 	}
 	return ""
+}
+
+func hostOf(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return host
 }
 
 const tlsHint = "check that this port of the proxy speaks TLS; most proxies are http://"
