@@ -61,7 +61,8 @@ var layers = map[string][]string{
 	"sallyport/tunnel/ws":             {},
 	"sallyport/tls":                   {},
 	"sallyport/proxy/access":          {},
-	"sallyport/proxy/egress":          {},
+	"sallyport/proxy/egress/pac":      {},
+	"sallyport/proxy/egress":          {"sallyport/proxy/egress/pac"},
 	"sallyport/proxy/ingress":         {},
 	"sallyport/cmd/internal/config":   {},
 

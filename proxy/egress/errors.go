@@ -18,6 +18,7 @@ type Leg string
 // The legs, in the order in which they are walked.
 const (
 	LegSetting      Leg = "proxy setting"        // options or environment, before any packet
+	LegPAC          Leg = "PAC script"           // the script that tells the proxy: reading it, or its answer
 	LegResolve      Leg = "resolve"              // direct: the target's name
 	LegConnect      Leg = "connect"              // direct: TCP to the target
 	LegResolveProxy Leg = "resolve proxy"        // the proxy's name
@@ -43,6 +44,9 @@ var (
 	// ErrUnavailable: the proxy could not reach the target or is overloaded (408, 429 and 5xx but for 501 and 505).
 	// Transient.
 	ErrUnavailable = errors.New("proxy could not provide the tunnel")
+
+	// ErrPAC: a PAC script cannot be had, or its answer not be used. Transient: it may be mended at its place.
+	ErrPAC = errors.New("PAC script unusable")
 
 	// ErrConfig: options or environment are wrong. Permanent, as are all below.
 	ErrConfig = errors.New("invalid proxy setting")
@@ -89,7 +93,7 @@ func (e *Error) Error() string {
 	b.WriteString(string(e.Leg))
 	switch e.Leg {
 	case LegSetting:
-	case LegResolve, LegConnect:
+	case LegResolve, LegConnect, LegPAC:
 		b.WriteString(" " + e.Target)
 	case LegCONNECT:
 		b.WriteString(" " + e.Target + " through " + e.Proxy)

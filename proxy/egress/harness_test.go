@@ -13,15 +13,28 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"sallyport/proxy/egress/pac"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test program is its own PAC helper, as the real one is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "pac-eval" {
+		if err := pac.Serve(os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // for helpers under the race detector
+	goleak.VerifyTestMain(m)
+}
 
 // The secrets of all tests: no error may hold any of them. The user's text is not secret, the token made of both is.
 const (

@@ -60,6 +60,16 @@ const (
 	// maxRemembered bounds what is remembered by proxy or by host.
 	maxRemembered = 128
 
+	// maxCandidates bounds the proxies that one answer of a PAC script names.
+	maxCandidates = 16
+
+	// pacFresh is how long an answer of a PAC script is good: scripts look at names, addresses and the clock.
+	pacFresh = 5 * time.Minute
+
+	// pacReload is how long a script from a URL is good, and pacRetry when to try again if it cannot be read.
+	pacReload = 30 * time.Minute
+	pacRetry  = time.Minute
+
 	// ticketMargin is how long a Kerberos ticket must still be good for to be sent: clocks differ.
 	ticketMargin = 30 * time.Second
 
