@@ -19,8 +19,7 @@ func (a *attachment) readLoop() {
 			a.lose(fmt.Errorf("carrier lost: %w", err))
 		case !a.lost:
 			if err := a.receive(time.Now(), r.buf, n); err != nil {
-				a.s.end(err)
-				a.lose(err)
+				a.s.end(err) // the carrier stays until the CLOSE is written
 			}
 		}
 		lost := a.lost

@@ -236,7 +236,7 @@ func (s *Session) end(why error) {
 		st.abandon()
 	}
 	for s.acceptable.len() > 0 {
-		s.acceptable.pop()
+		s.acceptable.pop().in.drop() // nobody will read it
 	}
 	clear(s.streams)
 	s.limbo, s.control, s.datagrams = nil, deque[*Stream]{}, deque[datagram]{}
