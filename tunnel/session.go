@@ -278,9 +278,12 @@ func (s *Session) peerStream(id uint64) (*Stream, error) {
 	if n >= s.peerMax {
 		return nil, protocolError("stream %d is beyond the limit of %d", id, s.peerMax)
 	}
-	for ; s.peerOpened <= n; s.peerOpened++ {
-		s.newStream(s.peerOpened<<1|id&1, false)
-		s.counters.accepted++
+	if s.peerOpened <= n {
+		for ; s.peerOpened <= n; s.peerOpened++ {
+			s.newStream(s.peerOpened<<1|id&1, false)
+			s.counters.accepted++
+		}
+		s.offerStreams()
 	}
 	return s.streams[id], nil
 }
@@ -300,7 +303,13 @@ func (s *Session) forget(st *Stream) {
 	}
 	st.slotBack = true
 	s.peerMax++
-	if s.peerTold-s.peerOpened < s.opt.MaxStreams/2 {
+	s.offerStreams()
+}
+
+// offerStreams tells the peer of slots that came back once it has used half of
+// those it knows of.
+func (s *Session) offerStreams() {
+	if s.peerMax > s.peerTold && s.peerTold-s.peerOpened <= s.opt.MaxStreams/2 {
 		s.maxStreamsDue = true
 		s.wakeAny()
 	}
