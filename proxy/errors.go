@@ -78,12 +78,13 @@ type OpenError struct {
 	Reason string
 }
 
-// Error says what failed, and the reason that the other agent gave.
+// Error says what failed, with the reason that the other agent gave, or else the code's.
 func (e *OpenError) Error() string {
-	if e.Reason == "" {
-		return fmt.Sprintf("target %s: %v", e.Target, e.Unwrap())
+	reason := e.Reason
+	if reason == "" {
+		reason = e.Unwrap().Error()
 	}
-	return fmt.Sprintf("target %s: %v: %s", e.Target, e.Unwrap(), e.Reason)
+	return fmt.Sprintf("%s: %s", e.Target, reason)
 }
 
 // Unwrap returns the sentinel of the code.
@@ -183,7 +184,9 @@ func codeOf(err error) Code {
 		return CodeUnreachable
 	case isAddrInUse(err):
 		return CodeInUse
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &nerr) && nerr.Timeout():
+	case isReset(err):
+		return CodeAborted
+	case errors.Is(err, errDialTimeout), errors.Is(err, context.DeadlineExceeded), errors.As(err, &nerr) && nerr.Timeout():
 		return CodeTimeout
 	}
 	return CodeInternal

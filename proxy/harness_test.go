@@ -89,7 +89,8 @@ type world struct {
 	identity string
 	carriers []tunnel.Carrier
 
-	runClient chan error
+	stop  context.CancelFunc // the client's
+	ended chan struct{}      // closed when its Run has returned
 }
 
 // runningServer is one life of a server agent.
@@ -196,23 +197,52 @@ func (w *world) stopServer(rs *runningServer) {
 	}
 }
 
+// crashServer ends the server agent without a word to its clients.
+func (w *world) crashServer() {
+	w.cut()
+	w.stopServer(w.server)
+}
+
 // run runs the client agent until the test ends.
 func (w *world) run() {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	w.runClient = make(chan error, 1)
-	go func() { w.runClient <- w.client.Run(ctx) }()
-	w.t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-w.runClient:
-			if err != nil {
-				w.t.Errorf("client agent: %v", err)
-			}
-		case <-time.After(patience):
-			w.t.Error("the client agent does not stop")
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(context.Background())
+	w.ended = make(chan struct{})
+	go func() {
+		defer close(w.ended)
+		if err := w.client.Run(ctx); err != nil {
+			w.t.Errorf("client agent: %v", err)
 		}
-	})
+	}()
+	w.t.Cleanup(w.stopClient)
+}
+
+// stopClient stops the client agent without a drain and waits for its end.
+func (w *world) stopClient() {
+	w.stop()
+	w.clientEnds()
+}
+
+func (w *world) clientEnds() {
+	w.t.Helper()
+	select {
+	case <-w.ended:
+	case <-time.After(patience):
+		w.t.Error("the client agent does not end")
+	}
+}
+
+// ready waits until the session answers.
+func (w *world) ready() {
+	w.t.Helper()
+	w.until("an attached session", func() bool { return isReady(w.client) })
+}
+
+func isReady(c *Client) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return c.Ready(ctx) == nil
 }
 
 // dial is the client's way to the server.
@@ -240,14 +270,8 @@ func (w *world) dial(ctx context.Context, resume bool) (tunnel.Carrier, error) {
 			return nil, &CarrierError{Cause: CauseLimit, Err: errors.New("draining")}
 		}
 		a, b := memPair()
-		srv.mu.Lock()
-		stopped := srv.stopped
-		if stopped == nil {
-			srv.carriers.Go(func() { srv.serveCarrier(b, identity, "memory") })
-		}
-		srv.mu.Unlock()
-		if stopped != nil {
-			return nil, stopped
+		if err := srv.carry(b, identity, "memory"); err != nil {
+			return nil, err
 		}
 		c = a
 	}
