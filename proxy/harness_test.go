@@ -248,11 +248,20 @@ func isReady(c *Client) bool {
 // dial is the client's way to the server.
 func (w *world) dial(ctx context.Context, resume bool) (tunnel.Carrier, error) {
 	w.mu.Lock()
-	err, srv, identity := w.dialable, w.server, w.identity
+	err := w.dialable
 	w.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+	return w.dialAlways(ctx, resume)
+}
+
+// dialAlways is dial, whether the network is away or not.
+func (w *world) dialAlways(ctx context.Context, resume bool) (tunnel.Carrier, error) {
+	w.mu.Lock()
+	srv, identity := w.server, w.identity
+	w.mu.Unlock()
+	var err error
 	var c tunnel.Carrier
 	if w.pair != nil {
 		roots := x509.NewCertPool()
