@@ -74,6 +74,10 @@ const (
 	// maxLost is how many lost carriers a session remembers for its next HELLO.
 	maxLost = 16
 
+	// maxUnacked is how many messages a carrier may have in flight: a peer that
+	// makes us answer and never acks would fill our memory with what we remember of them.
+	maxUnacked = 128 << 10
+
 	// interactiveBytes in interactivePeriod is the most that a stream may send
 	// and still go before bulk.
 	interactiveBytes  = 64 << 10

@@ -86,6 +86,10 @@ func (a *attachment) receive(now time.Time, buf *buffer, n int) error {
 			return nil
 		}
 	}
+	if a.inFlight.len() > maxUnacked {
+		a.lose(errNoAcks)
+		return nil
+	}
 	a.alive(now)
 	if asks || n == 0 {
 		a.ackLater(now, max(n, 1))

@@ -295,15 +295,24 @@ func (s *Session) forget(st *Stream) {
 	if !st.forgotten && st.in.done() && st.out.done() {
 		st.forgotten = true
 		delete(s.streams, st.id)
-		s.receiveBudget += int(st.in.window - initialWindow)
 		s.changed.Broadcast()
 	}
+	st.refund()
 	if !st.forgotten || st.own || !st.released || st.slotBack {
 		return
 	}
 	st.slotBack = true
 	s.peerMax++
 	s.offerStreams()
+}
+
+// refund gives back what a stream's window had of the budget once the stream
+// is over and nothing of it is left to read.
+func (st *Stream) refund() {
+	if st.forgotten && st.in.held == 0 {
+		st.session.receiveBudget += int(st.in.window - initialWindow)
+		st.in.window = initialWindow
+	}
 }
 
 // offerStreams tells the peer of slots that came back once it has used half of

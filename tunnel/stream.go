@@ -156,6 +156,7 @@ func (st *Stream) consumed(n int) {
 	s := st.session
 	st.received += uint64(n)
 	s.counters.received += uint64(n)
+	st.refund()
 	if st.abandoned {
 		return
 	}
