@@ -193,7 +193,7 @@ func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
 	}
 	st.speak()
 	if in.read < in.ready || in.hasFinal {
-		st.readable.Signal()
+		st.readable.Broadcast() // Read and ReceiveDatagram may both wait
 	}
 	s.forget(st)
 	return nil

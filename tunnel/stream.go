@@ -33,16 +33,17 @@ type Stream struct {
 	creditDue      bool
 	resetDue       bool
 	stopDue        bool
-	inControl      bool        // in session.control
-	home           *attachment // which carrier it is sent on
-	queued         bool        // in one of home's queues
-	turn           int         // bytes left of its turn in the bulk queue
-	periodStart    time.Time   // of interactivePeriod
-	periodBytes    int         // sent in it
-	charged        int         // of session.sendCharged
-	datagrams      deque[datagram]
-	spoken         bool // the peer has said something on it, or we opened it
-	abandoned      bool // the session is over
+	inControl      bool            // in session.control
+	home           *attachment     // which carrier it is sent on
+	queued         bool            // in one of home's queues
+	turn           int             // bytes left of its turn in the bulk queue
+	periodStart    time.Time       // of interactivePeriod
+	periodBytes    int             // sent in it
+	charged        int             // of session.sendCharged
+	datagrams      deque[datagram] // received, not read
+	datagramsDue   int             // of ours, waiting in session.datagrams
+	spoken         bool            // the peer has said something on it, or we opened it
+	abandoned      bool            // the session is over
 	forgotten      bool
 	released       bool // the handler has ended
 	slotBack       bool
@@ -198,6 +199,7 @@ func (st *Stream) CloseRead(code uint64, reason string) error {
 }
 
 func (st *Stream) stop(why *StreamError) {
+	st.dropDatagrams()
 	if st.in.discard || st.in.reset != nil {
 		return
 	}
