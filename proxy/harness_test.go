@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net"
@@ -401,3 +402,6 @@ func selfSigned(t *testing.T) *tls.Certificate {
 }
 
 var _ http.Handler = (*Server)(nil)
+
+// std returns a standard logger that writes into the book.
+func (l *logBook) std() *log.Logger { return log.New(l, "", 0) }

@@ -30,6 +30,10 @@ func pair(t *testing.T, real bool) (w *world, origin, far *net.TCPConn) {
 	w.ready()
 	origin = dialTest(t, "tcp", w.addr(0)).(*net.TCPConn)
 	far = (<-accepted).(*net.TCPConn)
+	w.until("the reply", func() bool {
+		list := w.client.Status().Streams
+		return len(list) == 1 && list[0].State == StreamOpen
+	})
 	return w, origin, far
 }
 
@@ -55,7 +59,7 @@ func mustEOF(t testing.TB, c net.Conn) {
 	}
 }
 
-// mustReset reads until the reset. Where an end of file came before it, only a write shows it.
+// mustReset reads until the reset. After an end of file no Read shows it any more, but a write does.
 func mustReset(t testing.TB, c net.Conn) {
 	t.Helper()
 	_, err := io.Copy(io.Discard, struct{ io.Reader }{c})
