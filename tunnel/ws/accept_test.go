@@ -205,7 +205,7 @@ func TestListenerDoesNotHandshake(t *testing.T) {
 // hold nobody up, and are dropped.
 func TestHalfOpenHandshakes(t *testing.T) {
 	const each, limitEach = 50, 40 << 10
-	s := startServer(t, true, func(_ *testServer, server *http.Server, _ *tls.Config) { server.ReadHeaderTimeout = time.Second })
+	s := startServer(t, true, func(_ *testServer, server *http.Server, _ *tls.Config) { server.ReadHeaderTimeout = 2 * time.Second })
 	first, _ := s.pair(t)
 	_ = first.Close(nil)
 	before := memoryInUse()

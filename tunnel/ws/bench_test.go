@@ -199,20 +199,3 @@ func BenchmarkRoundTrip(b *testing.B) {
 		}
 	})
 }
-
-// echo sends back whatever comes until c ends.
-func echo(c *Conn) {
-	in := make([]byte, readLimit)
-	out := make([][]byte, 1)
-	take := func() []byte { return in }
-	for {
-		n, err := c.ReadMessage(take)
-		if err != nil {
-			return
-		}
-		out[0] = in[:n]
-		if c.WriteMessages(out) != nil {
-			return
-		}
-	}
-}
