@@ -97,7 +97,7 @@ func setDefault[T comparable](v *T, d T) {
 }
 
 // errStopped is what streams end with when their agent is told to stop without a drain.
-var errStopped = &OpenError{Code: CodeShuttingDown, Target: "-", Reason: "the agent was stopped"}
+var errStopped = &OpenError{Code: CodeShuttingDown, Reason: "the agent was stopped"}
 
 // Run opens the listeners, and keeps them and a session open until ctx ends, or a drain is over: then it returns nil
 // once everything below it has ended. Streams that still live then are aborted; Drain first to let them finish.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 
@@ -72,7 +71,7 @@ var codeErrors = [...]error{
 type OpenError struct {
 	// Code is the cause.
 	Code Code
-	// Target is what should have been dialled or listened at.
+	// Target is what should have been dialled or listened at; empty when the failure is about none.
 	Target string
 	// Reason is one line for a person, from the agent that failed. May be empty.
 	Reason string
@@ -84,7 +83,10 @@ func (e *OpenError) Error() string {
 	if reason == "" {
 		reason = e.Unwrap().Error()
 	}
-	return fmt.Sprintf("%s: %s", e.Target, reason)
+	if e.Target == "" {
+		return reason
+	}
+	return e.Target + ": " + reason
 }
 
 // Unwrap returns the sentinel of the code.

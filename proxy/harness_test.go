@@ -31,17 +31,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
 
-// memCarrier is one end of a carrier in memory.
+// memCarrier is one end of a carrier in memory. As with TCP, what was written before one end closed still arrives at
+// the other, and what the other writes after that vanishes.
 type memCarrier struct {
 	in, out chan []byte
-	once    *sync.Once // shared by both ends: a cut is seen by both
+	once    sync.Once
 	closed  chan struct{}
+	theirs  <-chan struct{} // the other end's closed
 }
 
 func memPair() (client, server *memCarrier) {
 	a, b := make(chan []byte, 64), make(chan []byte, 64)
-	once, closed := new(sync.Once), make(chan struct{})
-	return &memCarrier{a, b, once, closed}, &memCarrier{b, a, once, closed}
+	client = &memCarrier{in: a, out: b, closed: make(chan struct{})}
+	server = &memCarrier{in: b, out: a, closed: make(chan struct{}), theirs: client.closed}
+	client.theirs = server.closed
+	return client, server
 }
 
 func (c *memCarrier) ReadMessage(take func() []byte) (int, error) {
@@ -49,8 +53,10 @@ func (c *memCarrier) ReadMessage(take func() []byte) (int, error) {
 	case m := <-c.in:
 		return copy(take(), m), nil
 	case <-c.closed:
+		return 0, net.ErrClosed
+	case <-c.theirs:
 	}
-	select { // what was written before the end still arrives
+	select {
 	case m := <-c.in:
 		return copy(take(), m), nil
 	default:
@@ -61,9 +67,15 @@ func (c *memCarrier) ReadMessage(take func() []byte) (int, error) {
 func (c *memCarrier) WriteMessages(msgs [][]byte) error {
 	for _, m := range msgs {
 		select {
+		case <-c.closed:
+			return net.ErrClosed
+		default:
+		}
+		select {
 		case c.out <- append([]byte(nil), m...):
 		case <-c.closed:
-			return io.ErrClosedPipe
+			return net.ErrClosed
+		case <-c.theirs:
 		}
 	}
 	return nil

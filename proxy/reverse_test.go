@@ -74,20 +74,24 @@ func TestReverseRefusedTarget(t *testing.T) {
 	w.until("its count", func() bool { return w.server.Status().Counters.OpenFailures["refused"] == 1 })
 }
 
-// TestReverseDenied: a listener needs a rule, and comes when there is one.
+// TestReverseDenied: a listener needs a rule, comes when there is one, and goes with it, and so do its streams.
 func TestReverseDenied(t *testing.T) {
-	w := newWorld(t, worldOptions{client: withReverse(forward(t, "0:127.0.0.1:9"))})
+	addr := target(t, "tcp", "127.0.0.1:0", echo)
+	w := newWorld(t, worldOptions{client: withReverse(forward(t, "0:"+addr.String()))})
 	w.run()
 	w.until("a refusal", func() bool { return w.client.Status().Counters.OpenFailures["denied"] > 0 })
 	allowed := w.entry(worldOptions{listen: []string{"localhost:*"}})
 	if _, err := w.store.Replace([]access.Entry{allowed}); err != nil {
 		t.Fatal(err)
 	}
-	w.reverseAddr()
+	c := dialTest(t, "tcp", w.reverseAddr())
+	mustWrite(t, c, "x")
+	mustRead(t, c, "x")
 	if _, err := w.store.Replace([]access.Entry{w.entry(worldOptions{})}); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Reload()
+	mustReset(t, c)
 	w.until("the listener's end", func() bool { return len(w.server.Status().Listeners) == 0 })
 }
 
