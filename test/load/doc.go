@@ -10,7 +10,7 @@
 //   - bulk.go, pingpong.go, opens.go, longlink.go, changes.go, idle.go, stalled.go and burst.go
 //     measure; they read processor time and memory through proc.go, and check every byte with
 //     pattern.go;
-//   - stats.go, table.go and report.go turn the measurements into medians, ratios, goals and tables.
+//   - stats.go, results.go and report.go turn the measurements into medians, ratios, goals and tables.
 //
 // It runs on Linux only: processor time and memory come from /proc.
 package main

@@ -31,12 +31,13 @@ func (p *pattern) fill(b []byte) {
 		b[0] = p.byteAt(p.offset)
 		p.offset++
 	}
-	i := p.offset / 8
-	for ; len(b) >= 8; b = b[8:] {
-		binary.LittleEndian.PutUint64(b, p.word(i))
-		i++
+	whole, word := len(b)&^7, p.word(p.offset/8)
+	for at := 0; at < whole; at += 8 {
+		binary.LittleEndian.PutUint64(b[at:], word)
+		word++
 	}
-	p.offset = i * 8
+	p.offset += uint64(whole)
+	b = b[whole:]
 	for ; len(b) > 0; b = b[1:] {
 		b[0] = p.byteAt(p.offset)
 		p.offset++
@@ -51,13 +52,12 @@ func (p *pattern) check(b []byte) error {
 		}
 		p.offset++
 	}
-	for i := p.offset / 8; len(b) >= 8; b = b[8:] {
-		if binary.LittleEndian.Uint64(b) != p.word(i) {
-			break
-		}
-		i++
-		p.offset += 8
+	at, word := 0, p.word(p.offset/8)
+	for ; at <= len(b)-8 && binary.LittleEndian.Uint64(b[at:]) == word; at += 8 {
+		word++
 	}
+	p.offset += uint64(at)
+	b = b[at:]
 	for ; len(b) > 0; b = b[1:] { // the tail, or the word that differs
 		if b[0] != p.byteAt(p.offset) {
 			return p.mismatch(b[0])

@@ -9,11 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestParseStat(t *testing.T) {
 	const line = "4711 (a ) b (c) S 1 4711 4711 0 -1 4194560 123 0 0 0 250 50 9 9 20 0 8 0 100 1 1"
