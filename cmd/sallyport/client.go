@@ -91,7 +91,7 @@ func (f *clientFiles) wayOut(c config.ClientConfig, log *slog.Logger) error {
 	}
 	via, err := url.Parse(f.route.Proxy)
 	if err != nil || via.Scheme != "https" {
-		return nil //nolint:nilerr // the route was parsed before, and is no https:// proxy
+		return err
 	}
 	if f.proxyMaterial, err = certs.Client(certs.ClientOptions{CAFile: c.CAFile}); err != nil {
 		return err
@@ -190,7 +190,7 @@ func (a *clientAgent) serve(ctx context.Context) error {
 	if serve != nil {
 		life.beside = append(life.beside, serve)
 	}
-	a.log.Info("connecting", "server", a.files.url.Redacted(), "route", a.files.route.String())
+	a.log.Info("connecting", "server", a.files.url.Scheme+"://"+a.files.url.Host+a.files.url.Path, "route", a.files.route.String())
 	return life.serve(ctx)
 }
 

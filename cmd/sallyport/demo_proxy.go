@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/subtle"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -167,5 +167,5 @@ func (p *demoProxy) figures() (demoFigures, error) {
 			return f, nil
 		}
 	}
-	return f, fmt.Errorf("the proxy has seen no new tunnel after the cut")
+	return f, errors.New("the proxy has seen no new tunnel after the cut")
 }

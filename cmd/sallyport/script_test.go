@@ -196,6 +196,8 @@ func scriptAgentStart(ts *testscript.TestScript, neg bool, args []string) {
 	a.cmd.Dir = ts.MkAbs(".")
 	a.cmd.Env = scriptEnviron(ts)
 	a.cmd.Stdout, a.cmd.Stderr = a, a
+	_, err = a.cmd.StdinPipe() // open until it ends
+	ts.Check(err)
 	ts.Check(a.cmd.Start())
 	go func() {
 		_ = a.cmd.Wait()
