@@ -107,7 +107,7 @@ func (a *attachment) alive(now time.Time) {
 		a.askedAt = now
 		a.s.schedule(now.Add(a.suspectAfter()))
 	}
-	if a.suspect {
+	if a.suspect && a.broken == nil {
 		a.suspect = false
 		a.s.changed.Broadcast()
 	}
@@ -140,7 +140,7 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 				s.schedule(now.Add(stallAfter))
 			}
 		}
-		return s.onStream(f, buf)
+		return s.onStream(now, f, buf)
 	case frame.TypeCarrierAck:
 		return a.onAck(now, f.Count, time.Duration(min(f.Delay, uint64(time.Hour/time.Microsecond)))*time.Microsecond)
 	case frame.TypeCredit:
@@ -170,7 +170,7 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 	return nil
 }
 
-func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
+func (s *Session) onStream(now time.Time, f *frame.Frame, buf *buffer) error {
 	st, err := s.peerStream(f.Stream)
 	if st == nil || err != nil {
 		return err
@@ -188,6 +188,7 @@ func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
 	if f.Fin {
 		in.hasFinal, in.final = true, end
 	}
+	in.observe(now, s.path.min())
 	if err := in.insert(f.Offset, f.Data, buf); err != nil {
 		return err
 	}
@@ -195,6 +196,7 @@ func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
 	if in.read < in.ready || in.hasFinal {
 		st.readable.Broadcast() // Read and ReceiveDatagram may both wait
 	}
+	st.checkDone()
 	s.forget(st)
 	return nil
 }
@@ -279,10 +281,10 @@ func (a *attachment) onAck(now time.Time, count uint64, delay time.Duration) err
 	if count <= a.ackedCount {
 		return nil
 	}
-	newest, n := a.settle(count)
+	newest, asking, n := a.settle(count)
 	d := now.Sub(newest.sent) - delay
 	if n > 0 {
-		a.flight.acked(now, count, n, d, a.sentCount)
+		a.flight.acked(now.Add(-delay), count, n, asking, d, a.sentCount)
 		a.measured(d)
 	}
 	return nil

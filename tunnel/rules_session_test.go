@@ -296,6 +296,7 @@ func TestRule8(t *testing.T) {
 			if h := b.reply(); h.Session != hello.Session || h.Secret != hello.Secret || len(h.Received) != 1 {
 				t.Errorf("the reply: %+v", h)
 			}
+			synctest.Wait() // the reply goes out before the carrier joins
 			if st := b.session.Stats(); st.Resumes != 1 || st.Carriers != 1 {
 				t.Errorf("%+v", st)
 			}

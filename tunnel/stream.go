@@ -269,7 +269,9 @@ func (st *Stream) Done() <-chan struct{} {
 
 // checkDone closes Done's channel if its time has come.
 func (st *Stream) checkDone() {
-	over := st.abandoned || st.in.reset != nil && (st.stopped != nil || st.out.finAcked)
+	in := &st.in
+	complete := in.hasFinal && in.ready == in.final
+	over := st.abandoned || in.reset != nil && (st.stopped != nil || st.out.finAcked) || complete && st.stopped != nil
 	if st.doneCh == nil || !over {
 		return
 	}

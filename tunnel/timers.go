@@ -148,7 +148,15 @@ func (a *attachment) ping() {
 // tickSilence finds carriers that owe an answer: suspect after a while, lost
 // after a longer one.
 func (a *attachment) tickSilence(now time.Time) time.Time {
-	if a.askedAt.IsZero() || a.lost {
+	switch {
+	case a.lost:
+		return time.Time{}
+	case a.broken != nil && now.Before(a.brokenUntil):
+		return a.brokenUntil
+	case a.broken != nil:
+		a.lose(a.broken)
+		return time.Time{}
+	case a.askedAt.IsZero():
 		return time.Time{}
 	}
 	s := a.s
