@@ -64,8 +64,6 @@ type attachment struct {
 	lastSent time.Time // of a message that must be answered
 	pingIn   time.Duration
 	rtt      time.Duration // smoothed; 0: not measured
-	dataAt   time.Time     // when stream data last came
-	flowing  bool          // it came in a steady flow
 	suspect  bool          // silent for too long; its load has moved
 }
 

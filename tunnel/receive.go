@@ -134,11 +134,7 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 	switch f.Type {
 	case frame.TypeStream:
 		if len(f.Data) > 0 {
-			a.flowing = a.flowing || now.Sub(a.dataAt) < stallAfter
-			a.dataAt = now
-			if s.client {
-				s.schedule(now.Add(stallAfter))
-			}
+			s.dataCame(now)
 		}
 		return s.onStream(now, f, buf)
 	case frame.TypeCarrierAck:
@@ -168,6 +164,20 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 		return protocolError("%v after the handshake", f.Type)
 	}
 	return nil
+}
+
+// dataCame watches a client's incoming data: when it was flowing and stops, the
+// client asks whether its carriers are alive. The server's own unacked data
+// tells the server, but only the client can dial.
+func (s *Session) dataCame(now time.Time) {
+	if !s.client {
+		return
+	}
+	s.flowing = s.flowing || now.Sub(s.dataAt) < stallAfter
+	s.dataAt, s.stallAsked = now, false
+	if s.flowing {
+		s.schedule(now.Add(stallAfter))
+	}
 }
 
 func (s *Session) onStream(now time.Time, f *frame.Frame, buf *buffer) error {

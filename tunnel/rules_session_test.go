@@ -500,7 +500,7 @@ func TestRule9(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.end.Close(nil)
-			time.Sleep(3 * time.Second)
+			time.Sleep(3500 * time.Millisecond) // between two sweeps
 			if s.Err() != nil {
 				t.Fatalf("ended below the bound: %v", s.Err())
 			}

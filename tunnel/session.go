@@ -64,6 +64,10 @@ type Session struct {
 	peerGoAway    GoAway
 	peerLeaving   bool
 
+	dataAt     time.Time // client: when stream data last came, or was last asked for
+	flowing    bool      // it came in a steady flow
+	stallAsked bool      // it stopped, and the carriers were asked
+
 	receiveBudget int // left for windows above initialWindow
 	sendCharged   int // held by streams beyond initialWindow each
 	sendWaiters   bool
