@@ -101,7 +101,7 @@ func (l *link) epilogue(err error, wanted bool) error {
 		return fatal
 	}
 	switch ce, _ := errors.AsType[*tunnel.CloseError](err); {
-	case !established || !wanted:
+	case !established || !wanted, err == nil && lost == 0:
 	case ce != nil && (ce.Code == tunnel.CloseDone || ce.Code == tunnel.CloseShutdown) && lost == 0:
 		l.client.log.Info("session ended", "cause", ce.Code.String())
 	case ce != nil && ce.Code == tunnel.CloseUnknownSession:
@@ -120,7 +120,9 @@ func (l *link) retire() {
 		l.retired = true
 		l.client.gate.unset(l)
 	})
-	l.client.log.Info("session takes no new streams: the server agent is draining")
+	if l.client.drain.Err() == nil { // otherwise it is the answer to our own GOAWAY
+		l.client.log.Info("session takes no new streams: the server agent is draining")
+	}
 }
 
 // finish drains the session once either agent wants it to end.
@@ -280,11 +282,11 @@ func (l *link) joined(dialled func()) {
 			l.established = true
 			c.counters.sessionsOpened.Add(1)
 		}
-		if l.attached++; l.attached == 1 {
-			c.log.Info("session attached")
-		}
 		if !l.retired {
 			c.gate.set(l)
+		}
+		if l.attached++; l.attached == 1 {
+			c.log.Info("session attached")
 		}
 	})
 }
