@@ -41,7 +41,11 @@ func burst(ctx context.Context, t *trial) (measures, error) {
 
 // makeBurst opens everything, lets it flow and closes it.
 func (t *trial) makeBurst(ctx context.Context) error {
-	conns, err := t.openIdle(ctx, affordable(1000, t.who.files, t.bench.files))
+	count, err := t.affordable(1000)
+	if err != nil {
+		return err
+	}
+	conns, err := t.openIdle(ctx, count)
 	defer closeAll(conns)
 	if err != nil {
 		return err

@@ -166,10 +166,10 @@ func (t *trial) against(ctx context.Context, ours *bulk, l faults.Link) (measure
 	if err := sleep(ctx, 2*time.Second); err != nil {
 		return nil, err
 	}
-	if err := t.link.set(linkSetting{Link: l, Target: t.target.addr}); err != nil {
+	if err := t.link.set(linkSetting{Link: l, Target: t.target.addrs[0]}); err != nil {
 		return nil, err
 	}
-	beside := &trial{bench: t.bench, target: t.target, tunnel: &tunnel{addr: t.link.addr}, deadline: t.deadline, streams: 1000}
+	beside := &trial{bench: t.bench, target: t.target, tunnel: &tunnel{addrs: []string{t.link.addr}}, deadline: t.deadline, streams: 1000}
 	theirs, err := beside.startBulk(false, 1)
 	if err != nil {
 		return nil, fmt.Errorf("the rival: %w", err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sallyport/test/internal/faults"
@@ -34,9 +35,11 @@ type contender struct {
 
 // place is where a contender is started: what it needs to know.
 type place struct {
-	dir    string // for logs and files
-	target string // host:port
-	certs  certFiles
+	dir   string // for logs and files
+	certs certFiles
+	// targets are addresses of the same target, host:port. A contender that can have only one uses
+	// the first.
+	targets []string
 	// link, if there is to be one, starts it before addr.
 	link func(addr string) (string, error)
 }
@@ -51,7 +54,7 @@ func (p *place) through(addr string) (string, error) {
 
 // tunnel is a contender that runs.
 type tunnel struct {
-	addr   string     // where origins connect
+	addrs  []string   // where origins connect; all lead to the target
 	agents []*process // the client agent first; none for direct
 }
 
@@ -96,8 +99,8 @@ func (t *tunnel) rss(pick func(now, peak int64) int64) (usage, error) {
 // direct is no tunnel at all.
 func direct() contender {
 	return contender{nameDirect, 0, func(_ context.Context, p *place) (*tunnel, error) {
-		addr, err := p.through(p.target)
-		return &tunnel{addr: addr}, err
+		addr, err := p.through(p.targets[0])
+		return &tunnel{addrs: []string{addr}}, err
 	}}
 }
 
@@ -106,7 +109,7 @@ func bareRelay(name, bin string) contender {
 	return contender{name, 2, func(ctx context.Context, p *place) (*tunnel, error) {
 		return startPair(
 			func() (*process, string, error) {
-				return spawnPrinting(ctx, p.dir, "relay-server", bin, "server", p.certs.cert, p.certs.key, p.target)
+				return spawnPrinting(ctx, p.dir, "relay-server", bin, "server", p.certs.cert, p.certs.key, p.targets[0])
 			},
 			func(server string) (*process, string, error) {
 				return spawnPrinting(ctx, p.dir, "relay-client", bin, "client", p.certs.cert, server)
@@ -114,7 +117,8 @@ func bareRelay(name, bin string) contender {
 	}}
 }
 
-// startPair starts a server agent, then the link, then a client agent that goes through it.
+// startPair starts a server agent, then the link, then a client agent that goes through it. Both
+// return where they listen; a client agent may listen at several addresses, with spaces between.
 func startPair(server func() (*process, string, error), client func(server string) (*process, string, error), p *place) (*tunnel, error) {
 	far, addr, err := server()
 	if err != nil {
@@ -125,12 +129,12 @@ func startPair(server func() (*process, string, error), client func(server strin
 		t.stop()
 		return nil, err
 	}
-	near, addr, err := client(addr)
+	near, addrs, err := client(addr)
 	if err != nil {
 		t.stop()
 		return nil, err
 	}
-	t.addr, t.agents = addr, []*process{near, far}
+	t.addrs, t.agents = strings.Fields(addrs), []*process{near, far}
 	return t, nil
 }
 
@@ -141,34 +145,41 @@ func sallyport(bin string) contender {
 		if err := os.WriteFile(token, []byte("spt_load-secret-of-nobody-51c8\n"), 0o600); err != nil {
 			return nil, err
 		}
-		json := []string{"--log-format", "json", "--token-file", token}
+		serve := []string{
+			"server", "--listen", "127.0.0.1:0", "--tls-cert", p.certs.cert, "--tls-key", p.certs.key,
+			"--token-file", token, "--log-format", "json",
+		}
+		connect := []string{
+			"client", "--ca-file", p.certs.cert, "--proxy", "none", "--token-file", token, "--log-format", "json",
+		}
+		for _, target := range p.targets {
+			serve = append(serve, "--allow", target)
+			connect = append(connect, "-L", "127.0.0.1:0:"+target)
+		}
 		return startPair(
 			func() (*process, string, error) {
-				args := append([]string{"server", "--listen", "127.0.0.1:0", "--allow", p.target,
-					"--tls-cert", p.certs.cert, "--tls-key", p.certs.key}, json...)
-				return spawnLogging(ctx, p.dir, "server", "listening", bin, args)
+				return spawnLogging(ctx, p.dir, "server", "listening", 1, bin, serve)
 			},
 			func(server string) (*process, string, error) {
-				args := append([]string{"client", "--server", "wss://" + server + "/tunnel", "--proxy", "none",
-					"--ca-file", p.certs.cert, "-L", "127.0.0.1:0:" + p.target}, json...)
-				return spawnLogging(ctx, p.dir, "client", "forward listening", bin, args)
+				args := append(connect, "--server", "wss://"+server+"/tunnel")
+				return spawnLogging(ctx, p.dir, "client", "forward listening", len(p.targets), bin, args)
 			}, p)
 	}}
 }
 
-// spawnLogging starts an agent that logs the address where it listens under a message, and returns
-// that too.
-func spawnLogging(ctx context.Context, dir, name, message, bin string, args []string) (*process, string, error) {
+// spawnLogging starts an agent that logs the n addresses where it listens under a message, and
+// returns those too.
+func spawnLogging(ctx context.Context, dir, name, message string, n int, bin string, args []string) (*process, string, error) {
 	p, err := spawn(ctx, dir, "sallyport-"+name, false, bin, args...)
 	if err != nil {
 		return nil, "", err
 	}
-	addr, err := p.awaitEvent(ctx, message, "addr")
+	addrs, err := p.awaitEvents(ctx, message, "addr", n)
 	if err != nil {
 		p.stop()
 		return nil, "", err
 	}
-	return p, addr, nil
+	return p, strings.Join(addrs, " "), nil
 }
 
 // linkStarter returns a place's link, and how to get hold of it once it is started.

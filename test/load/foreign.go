@@ -33,7 +33,7 @@ func foreign(flag string) (contender, error) {
 		}
 		run := func(role string, argv []string, connect, ready string) (*process, string, error) {
 			argv = expand(argv, map[string]string{
-				"server": serverAddr, "listen": listenAddr, "connect": connect, "target": p.target,
+				"server": serverAddr, "listen": listenAddr, "connect": connect, "target": p.targets[0],
 				"cert": p.certs.cert, "key": p.certs.key, "dir": p.dir,
 			})
 			proc, err := spawn(ctx, p.dir, name+"-"+role, false, argv[0], argv[1:]...)

@@ -15,13 +15,9 @@ import (
 // them, processor time while they idle, and how fast more are opened beside them.
 func idle(n int, then ...func(context.Context, *trial, measures) error) func(context.Context, *trial) (measures, error) {
 	return func(ctx context.Context, t *trial) (measures, error) {
-		count := affordable(n, t.who.files, t.bench.files)
-		if count == 0 {
-			return nil, fmt.Errorf("%d file descriptors are too few for any", t.bench.files)
-		}
-		if count < n {
-			t.note = fmt.Sprintf("%d streams only: an agent may have %d file descriptors and needs %d a stream",
-				count, t.bench.files, t.who.files)
+		count, err := t.affordable(n)
+		if err != nil {
+			return nil, err
 		}
 		before, err := settled(ctx, t.tunnel.memory)
 		if err != nil {
@@ -51,6 +47,25 @@ func idle(n int, then ...func(context.Context, *trial, measures) error) func(con
 		}
 		return m, stillAlive(conns)
 	}
+}
+
+// affordable returns how many of the wanted streams the system has room for, and notes for the
+// reader if that is less.
+func (t *trial) affordable(wanted int) (int, error) {
+	count := affordable(wanted, t.who.files, t.bench.files)
+	if count == 0 {
+		return 0, fmt.Errorf("%d file descriptors are too few for any stream", t.bench.files)
+	}
+	if count < wanted {
+		t.note = fmt.Sprintf("%d streams only: an agent may have %d file descriptors and needs %d a stream",
+			count, t.bench.files, max(1, t.who.files))
+	}
+	// Direct connections come from many addresses; an agent dials the target from one.
+	if ports := portsEach * len(t.tunnel.addrs); t.measured() && count > ports {
+		count = ports
+		t.note = fmt.Sprintf("%d streams only: connecting to one address gets slow beyond", count)
+	}
+	return count, nil
 }
 
 // openIdle opens streams, each with one byte echoed, so that it is open to its very end. It returns

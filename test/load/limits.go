@@ -8,8 +8,9 @@ import "syscall"
 // for each of 20,000 streams.
 const wantedFiles = 2*20_000 + spareFiles
 
-// spareFiles is what a process needs beside its streams.
-const spareFiles = 200
+// spareFiles is what a process needs beside its idle streams: some are opened, and some are being
+// closed, beside them.
+const spareFiles = 600
 
 // raiseFiles lifts the limit on file descriptors, for this process and those that it starts, and
 // returns where it is then.

@@ -11,7 +11,7 @@ func TestAffordable(t *testing.T) {
 		{20_000, 2, 20_000, (20_000 - spareFiles) / 2},
 		{20_000, 2, wantedFiles, 20_000},
 		{20_000, 0, 1 << 20, 20_000}, // direct: only our own end counts
-		{1000, 2, 100, 0},
+		{1000, 2, spareFiles - 1, 0},
 	} {
 		if got := affordable(c.wanted, c.each, c.limit); got != c.want {
 			t.Errorf("affordable(%d, %d, %d) = %d, want %d", c.wanted, c.each, c.limit, got, c.want)

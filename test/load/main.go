@@ -120,13 +120,7 @@ func chosenContenders(o *options, bins programs) []contender {
 // goes into the results; only the context's end stops early.
 func (b *bench) measure(ctx context.Context, o *options, who []contender, r *results, progress io.Writer) error {
 	for i, s := range o.scenarios {
-		rounds := o.rounds
-		if s.rounds > 0 {
-			rounds = min(rounds, s.rounds)
-		}
-		if b.quick && s.group == groupLink {
-			rounds = 1 // they take seconds each, and noise is small beside a long link's delay
-		}
+		rounds := s.roundsOf(o.rounds, b.quick)
 		for round := range rounds {
 			for _, c := range rotated(who, round) {
 				if s.agentsOnly && c.name == nameDirect {
@@ -138,11 +132,12 @@ func (b *bench) measure(ctx context.Context, o *options, who []contender, r *res
 					return context.Cause(ctx)
 				}
 				outcome := m.String()
-				if err != nil {
+				if err == nil {
+					r.add(s, c.name, round, m, note)
+				} else {
 					r.failed(s, c.name, round, err)
 					outcome = "FAILED: " + err.Error()
 				}
-				r.add(s, c.name, round, m, note)
 				fmt.Fprintf(progress, "%d/%d %s, round %d/%d, %s: %s (%.1fs)\n", i+1, len(o.scenarios), s.name,
 					round+1, rounds, c.name, outcome, time.Since(begin).Seconds())
 			}

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // newBench returns a bench with windows as short as can be.
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{dir: t.TempDir(), files: 1000, window: 60 * time.Millisecond}
+	b := &bench{dir: t.TempDir(), files: 1400, window: 60 * time.Millisecond}
 	var err error
 	if b.certs, err = newCert(b.dir); err != nil {
 		t.Fatal(err)
@@ -96,12 +96,12 @@ func TestLinkProcess(t *testing.T) {
 	}
 	defer far.stop()
 	const rtt = 60 * time.Millisecond
-	l, err := startLink(ctx, dir, far.addr, faults.Link{Delay: rtt / 2})
+	l, err := startLink(ctx, dir, far.addrs[0], faults.Link{Delay: rtt / 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.stop()
-	one := &trial{target: far, tunnel: &tunnel{addr: l.addr}, deadline: time.Now().Add(20 * time.Second)}
+	one := &trial{target: far, tunnel: &tunnel{addrs: []string{l.addr}}, deadline: time.Now().Add(20 * time.Second)}
 	took, err := one.openBy(ctx, 1, 0)
 	if err != nil || took[0] < 2*rtt {
 		t.Errorf("open and echo: %v, %v; two round trips are %v", took, err, 2*rtt)
@@ -142,8 +142,8 @@ func TestDamageIsNoticed(t *testing.T) {
 	defer far.stop()
 	for name, up := range map[string]bool{"upload": true, "download": false} {
 		t.Run(name, func(t *testing.T) {
-			addr := damaging(t, far.addr)
-			one := &trial{target: far, tunnel: &tunnel{addr: addr}, deadline: time.Now().Add(20 * time.Second)}
+			addr := damaging(t, far.addrs[0])
+			one := &trial{target: far, tunnel: &tunnel{addrs: []string{addr}}, deadline: time.Now().Add(20 * time.Second)}
 			b, err := one.startBulk(up, 1)
 			if err != nil {
 				t.Fatal(err)

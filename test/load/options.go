@@ -64,7 +64,7 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.BoolVar(&o.quick, "quick", false, "the rows of the main table only, short and coarse: under 5 minutes")
-	fs.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("rounds to take medians over (default %d, with -quick %d; slow rows take fewer)", fullRounds, quickRounds))
+	fs.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("rounds to take medians over (default %d, with -quick %d; slow scenarios take fewer)", fullRounds, quickRounds))
 	seconds := fs.Float64("seconds", 0, fmt.Sprintf("`SECONDS` that one measurement looks (default %v, with -quick %v)", fullWindow.Seconds(), quickWindow.Seconds()))
 	only := fs.String("only", "", "measure only scenarios whose name matches this `REGEX`, also ones that -quick leaves out")
 	who := fs.String("who", "", "only contenders whose name matches this `REGEX`; without the relay there are no ratios")
@@ -117,7 +117,7 @@ func (o *options) complete(seconds float64, only, who string) error {
 	}
 	for _, s := range scenarios() {
 		s.limit += 20 * o.window
-		if chosen.MatchString(s.name) && (!o.quick || only != "" || s.quick) {
+		if chosen.MatchString(s.name) && (!o.quick || only != "" || s.quick > 0) {
 			o.scenarios = append(o.scenarios, s)
 		}
 	}
@@ -135,7 +135,7 @@ func printHelp(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(w, "\nScenarios, for -only (* those of -quick):\n")
 	for _, s := range scenarios() {
 		mark := " "
-		if s.quick {
+		if s.quick > 0 {
 			mark = "*"
 		}
 		fmt.Fprintf(w, "%s %-28s %s\n", mark, s.name, s.about)

@@ -169,30 +169,40 @@ func answer[request, reply any](in io.Reader, out io.Writer, do func(request) re
 	return lines.Err()
 }
 
-// awaitEvent waits for a line of the JSON log with this message and returns its attribute attr.
-func (p *process) awaitEvent(ctx context.Context, message, attr string) (string, error) {
+// awaitEvents waits for n lines of the JSON log with this message and returns the attribute attr of
+// each.
+func (p *process) awaitEvents(ctx context.Context, message, attr string, n int) ([]string, error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; {
 		data, err := os.ReadFile(p.log)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		for line := range bytes.Lines(data) {
-			var event map[string]any
-			if json.Unmarshal(line, &event) == nil && event["msg"] == message {
-				return fmt.Sprint(event[attr]), nil
-			}
+		if found := attributes(data, message, attr); len(found) >= n {
+			return found[:n], nil
 		}
 		if time.Now().After(deadline) {
-			return "", p.failure("does not log "+message, errors.New("time is up"))
+			return nil, p.failure("does not log "+message, errors.New("time is up"))
 		}
 		select {
 		case <-tick.C:
 		case <-p.done:
-			return "", p.failure("does not log "+message, p.err)
+			return nil, p.failure("does not log "+message, p.err)
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// attributes returns the attribute attr of every line of a JSON log with this message.
+func attributes(log []byte, message, attr string) []string {
+	var found []string
+	for line := range bytes.Lines(log) {
+		var event map[string]any
+		if json.Unmarshal(line, &event) == nil && event["msg"] == message {
+			found = append(found, fmt.Sprint(event[attr]))
+		}
+	}
+	return found
 }

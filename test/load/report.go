@@ -70,14 +70,14 @@ func loadAverage() string {
 func (r *results) markdown(w io.Writer, a about) {
 	fmt.Fprintf(w, "`%s`, %s\n\n", a.Command, a.Begun.UTC().Format("2006-01-02 15:04 MST"))
 	fmt.Fprintf(w, "- %s; %s; sallyport %s\n", a.Machine, a.Go, a.Version)
-	fmt.Fprintf(w, "- %d rounds (link rows at most 3, idle and burst rows 1), windows of %s; took %s; load average at the start: %s\n",
+	fmt.Fprintf(w, "- up to %d rounds (slow scenarios fewer), windows of %s; took %s; load average at the start: %s\n",
 		a.Rounds, a.Window, a.Took, a.LoadNow)
 	fmt.Fprintf(w, "- cells: median (median of the rounds' ratios to the relay); goals are on the ratio, those marked * on the value\n")
 	group := ""
 	for _, l := range r.lines {
 		if l.scenario.group != group {
 			group = l.scenario.group
-			fmt.Fprintf(w, "\n### %s\n\n| | unit | %s | goal | %s |\n", group, strings.Join(r.who, " | "), nameSallyport)
+			fmt.Fprintf(w, "\n### %s\n\n| | unit | %s | goal | verdict |\n", group, strings.Join(r.who, " | "))
 			fmt.Fprintf(w, "|---|---|%s---|---|\n", strings.Repeat("---:|", len(r.who)))
 		}
 		fmt.Fprintf(w, "| %s | %s |", l.title, l.unit)

@@ -38,7 +38,7 @@ func TestVerdict(t *testing.T) {
 		{more, ratio(0.951), false, "must reached"},
 		{more, ratio(0.949), false, "must reached"}, // the table shows 0.95
 		{more, ratio(0.94), false, "MISSED"},
-		{more, &result{Median: 1}, false, "not measured"}, // no reference
+		{more, &result{Median: 1}, false, "no reference"},
 		{less, ratio(0.8), true, "aim reached"},
 		{less, ratio(0.9), true, "must reached"},
 		{less, ratio(0.91), true, "MISSED"},
@@ -124,6 +124,37 @@ func TestScenariosAreDistinct(t *testing.T) {
 		if s.run == nil || s.limit == 0 || s.group == "" || s.about == "" {
 			t.Errorf("%s is incomplete", s.name)
 		}
+	}
+}
+
+func TestRoundsOf(t *testing.T) {
+	for _, c := range []struct {
+		s     scenario
+		asked int
+		quick bool
+		want  int
+	}{
+		{scenario{}, 5, false, 5},
+		{scenario{rounds: 3}, 5, false, 3},
+		{scenario{rounds: 3}, 2, false, 2},
+		{scenario{quick: 2}, 3, true, 2},
+		{scenario{quick: 2, rounds: 1}, 5, false, 1},
+		{scenario{rounds: 1}, 3, true, 1}, // chosen by -only
+	} {
+		if got := c.s.roundsOf(c.asked, c.quick); got != c.want {
+			t.Errorf("%d asked, quick %v, quick %d, rounds %d: %d, want %d", c.asked, c.quick, c.s.quick, c.s.rounds, got, c.want)
+		}
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	log := `{"msg":"listening","addr":"a:1"}
+not JSON
+{"msg":"other","addr":"b:2"}
+{"msg":"listening","addr":"c:3"}
+{"msg":"listen`
+	if got := attributes([]byte(log), "listening", "addr"); !slices.Equal(got, []string{"a:1", "c:3"}) {
+		t.Errorf("%q", got)
 	}
 }
 

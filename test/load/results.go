@@ -29,7 +29,7 @@ func (g *goal) verdict(r *result, less bool) string {
 	}
 	switch {
 	case v == nil || math.IsNaN(*v):
-		return "not measured"
+		return "no reference"
 	case reached(g.aim):
 		return "aim reached"
 	case reached(g.must):
@@ -120,7 +120,8 @@ func (r *results) note(text string) {
 
 // failed keeps that a trial failed.
 func (r *results) failed(s *scenario, who string, round int, err error) {
-	r.fails = append(r.fails, fmt.Sprintf("%s, %s, round %d: %v", s.name, who, round+1, err))
+	text := strings.ReplaceAll(err.Error(), "\n", "; ") // one line of a list
+	r.fails = append(r.fails, fmt.Sprintf("%s, %s, round %d: %s", s.name, who, round+1, text))
 }
 
 // String lists the values for the progress.

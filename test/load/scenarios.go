@@ -15,9 +15,9 @@ type scenario struct {
 	name  string // for -only
 	group string // heading of its table
 	about string // one line for -help
-	// quick says whether -quick measures it too.
-	quick bool
-	// rounds is how many rounds are enough; 0 = as many as asked for.
+	// quick is how many rounds are enough for -quick; 0 = it does not measure this at all.
+	quick int
+	// rounds is how many rounds are enough otherwise; 0 = as many as asked for.
 	rounds int
 	// link is between the agents; the zero value is none.
 	link faults.Link
@@ -50,6 +50,18 @@ const (
 	groupMemory = "Memory and scale"
 )
 
+// roundsOf returns how many rounds of those asked for the scenario gets.
+func (s *scenario) roundsOf(asked int, quick bool) int {
+	switch {
+	case quick && s.quick > 0:
+		return min(asked, s.quick)
+	case s.rounds > 0:
+		return min(asked, s.rounds)
+	default:
+		return asked
+	}
+}
+
 const shortLimit = time.Minute
 
 // scenarios returns all that can be measured, in the order of the tables.
@@ -80,7 +92,7 @@ func bulkScenario(up bool, n int) *scenario {
 	}
 	title := fmt.Sprintf("%s, %s", way, plural(n, "stream"))
 	s := &scenario{
-		name: fmt.Sprintf("%s-%d", way, n), group: groupWork, quick: n < 256, limit: shortLimit,
+		name: fmt.Sprintf("%s-%d", way, n), group: groupWork, limit: shortLimit,
 		about: title + ": MB for a second of the agents' processor time; MB/s",
 		rows: []row{
 			{id: "work", title: title, unit: "MB/CPU-s"},
@@ -89,7 +101,7 @@ func bulkScenario(up bool, n int) *scenario {
 		run: throughput(up, n),
 	}
 	if n < 256 {
-		s.rows[0].goal = &must
+		s.quick, s.rows[0].goal = quickRounds, &must
 	}
 	return s
 }
@@ -104,7 +116,7 @@ func plural(n int, what string) string {
 func waitScenarios() []*scenario {
 	return []*scenario{
 		{
-			name: "ping", group: groupWait, quick: true, limit: shortLimit,
+			name: "ping", group: groupWait, quick: quickRounds, limit: shortLimit,
 			about: "round trip of one byte on an open stream, and the agents' processor time for it",
 			rows: []row{
 				{id: "p50", title: "round trip of 1 byte, p50", unit: "µs", less: true, goal: &goal{must: 0.90, aim: 0.80}},
@@ -114,7 +126,7 @@ func waitScenarios() []*scenario {
 			run: pingPong,
 		},
 		{
-			name: "open", group: groupWait, quick: true, limit: shortLimit,
+			name: "open", group: groupWait, quick: quickRounds, limit: shortLimit,
 			about: "open a stream, have one byte echoed, close it; one after the other",
 			rows: []row{
 				{id: "p50", title: "open, echo, close, p50", unit: "µs", less: true, goal: &goal{must: 0.33, aim: 0.30}},
@@ -123,7 +135,7 @@ func waitScenarios() []*scenario {
 			run: opens,
 		},
 		{
-			name: "open-64", group: groupWait, quick: true, limit: shortLimit,
+			name: "open-64", group: groupWait, quick: quickRounds, limit: shortLimit,
 			about: "the same, 64 at once",
 			rows: []row{
 				{id: "rate", title: "open, echo, close, 64 at once", unit: "opens/s", goal: &goal{must: 3.8, aim: 4.5}},
@@ -139,21 +151,25 @@ func linkScenarios() []*scenario {
 	for _, rate := range []int{100, 20} {
 		for _, queue := range []int{256, 4096} {
 			for _, up := range []bool{false, true} {
-				// The downloads at both rates, and one upload, tell most.
-				quick := !up || rate == 100 && queue == 256
-				all = append(all, linkScenario(rtt, rate, queue, up, quick))
+				s := linkScenario(rtt, rate, queue, up)
+				if !up || rate == 100 && queue == 256 {
+					// The downloads and one upload tell most. They take seconds each, and noise is
+					// small beside a long link's delay: one round does.
+					s.quick = 1
+				}
+				all = append(all, s)
 			}
 		}
 	}
 	for _, other := range []time.Duration{5 * time.Millisecond, 200 * time.Millisecond} {
 		for _, up := range []bool{false, true} {
-			all = append(all, linkScenario(other, 20, 256, up, false))
+			all = append(all, linkScenario(other, 20, 256, up))
 		}
 	}
 	return all
 }
 
-func linkScenario(rtt time.Duration, rate, queueKB int, up, quick bool) *scenario {
+func linkScenario(rtt time.Duration, rate, queueKB int, up bool) *scenario {
 	way := "download"
 	if up {
 		way = "upload"
@@ -166,7 +182,7 @@ func linkScenario(rtt time.Duration, rate, queueKB int, up, quick bool) *scenari
 	l := newLink(rtt, rate, queueKB)
 	return &scenario{
 		name:  fmt.Sprintf("link-%d-%d-%s-%s", rtt.Milliseconds(), rate, kilobytes(queueKB), way),
-		group: groupLink, quick: quick, rounds: 3, limit: shortLimit, link: l,
+		group: groupLink, rounds: 3, limit: shortLimit, link: l,
 		about: fmt.Sprintf("%s: %s of 1 stream, open to first echo, a byte's round trip quiet and beside it", where, way),
 		rows: []row{
 			{id: "share", title: where + ": " + way + ", 1 stream", unit: "of the rate", goal: share},
@@ -217,7 +233,7 @@ func changeScenarios() []*scenario {
 func idleScenario(n int) *scenario {
 	title := plural(n, "idle stream")
 	s := &scenario{
-		name: fmt.Sprintf("idle-%d", n), group: groupMemory, quick: n == 5000, rounds: 1, agentsOnly: true,
+		name: fmt.Sprintf("idle-%d", n), group: groupMemory, rounds: 1, agentsOnly: true,
 		limit: 4 * time.Minute,
 		about: title + ": memory for each, time to open them; opens beside them",
 		rows: []row{
@@ -229,7 +245,7 @@ func idleScenario(n int) *scenario {
 	if n == 5000 {
 		s.rows[0].goal, s.rows[1].goal = &goal{must: 24, aim: 12, absolute: true}, &goal{must: 24, aim: 12, absolute: true}
 		s.rows = append(s.rows, row{id: "cpu", title: title + ": processor time at idle", unit: "ms/s", less: true})
-		s.run = idle(n, idleCPU)
+		s.quick, s.run = 1, idle(n, idleCPU)
 		return s
 	}
 	s.rows = append(s.rows, row{id: "more", title: title + ": more opens beside them, 64 at once", unit: "opens/s"})
@@ -239,8 +255,8 @@ func idleScenario(n int) *scenario {
 
 func stalledScenario(n int) *scenario {
 	title := plural(n, "stalled reader")
-	return &scenario{
-		name: fmt.Sprintf("stalled-%d", n), group: groupMemory, quick: n == 1, rounds: 3, limit: shortLimit,
+	s := &scenario{
+		name: fmt.Sprintf("stalled-%d", n), group: groupMemory, rounds: 3, limit: shortLimit,
 		about: title + ": memory held for each, and the rate of another stream beside",
 		rows: []row{
 			{id: "held", title: title + ": RSS held by both agents", unit: "MB each", less: true, goal: &goal{must: 0.5, aim: 0.1, absolute: true}},
@@ -248,6 +264,10 @@ func stalledScenario(n int) *scenario {
 		},
 		run: stalled(n),
 	}
+	if n == 1 {
+		s.quick = 2
+	}
+	return s
 }
 
 func burstScenario() *scenario {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,14 @@ const (
 	serviceSink  = 'u' // then 2 bytes of stream number; the target checks the pattern that follows
 	serviceFlood = 'd' // then 2 bytes of stream number; the target sends the pattern without end
 )
+
+// targetAddrs is how many addresses of loopback the target listens at. An agent that dials one
+// address over and over has half of the range of ports for it, some 14,000; beyond, the kernel
+// searches for milliseconds at each connect (Linux tries ports of one parity first).
+const targetAddrs = 4
+
+// portsEach is how many streams may go to one address at a time, so that this is not measured.
+const portsEach = 12_000
 
 // chunk is the size of our own reads and writes of bulk: large, so that they cost little.
 const chunk = 256 << 10
@@ -46,16 +55,20 @@ type farEnd struct {
 // serveTarget is the target's process: it prints where it listens, and reports what its sinks got
 // whenever it is asked, until in ends.
 func serveTarget(in io.Reader, out io.Writer) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	listeners, err := listenAll(targetAddrs)
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
-	if _, err := fmt.Fprintln(out, ln.Addr()); err != nil {
+	f := new(farEnd)
+	var addrs []string
+	for _, ln := range listeners {
+		defer ln.Close()
+		addrs = append(addrs, ln.Addr().String())
+		go f.accept(ln) // ends with the process
+	}
+	if _, err := fmt.Fprintln(out, strings.Join(addrs, " ")); err != nil {
 		return err
 	}
-	f := new(farEnd)
-	go f.accept(ln) // ends with the process
 	return answer(in, out, func(struct{}) sinkReport {
 		r := sinkReport{progress: progress{f.bytes.Load(), time.Now()}}
 		if fault := f.fault.Load(); fault != nil {
@@ -63,6 +76,22 @@ func serveTarget(in io.Reader, out io.Writer) error {
 		}
 		return r
 	})
+}
+
+// listenAll listens at n addresses of loopback.
+func listenAll(n int) ([]net.Listener, error) {
+	var all []net.Listener
+	for i := range n {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", 1+i))
+		if err != nil {
+			for _, other := range all {
+				other.Close()
+			}
+			return nil, err
+		}
+		all = append(all, ln)
+	}
+	return all, nil
 }
 
 func (f *farEnd) accept(ln net.Listener) {
@@ -162,7 +191,7 @@ func drain(c net.Conn, p *pattern, count *atomic.Int64) error {
 // target is the target's process as the measurements see it.
 type target struct {
 	*process
-	addr string
+	addrs []string
 }
 
 // startTarget starts this program again as a target.
@@ -171,10 +200,11 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{p, addr}, nil
+	return &target{p, strings.Fields(addr)}, nil
 }
 
-// spawnSelf starts this program again in a hidden role and returns the address that it prints.
+// spawnSelf starts this program again in a hidden role and returns the line that it prints: where it
+// listens.
 func spawnSelf(ctx context.Context, dir, role string, args ...string) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -183,7 +213,7 @@ func spawnSelf(ctx context.Context, dir, role string, args ...string) (*process,
 	return spawnPrinting(ctx, dir, role, self, append([]string{role}, args...)...)
 }
 
-// spawnPrinting starts a program that prints the address where it listens, and returns that too.
+// spawnPrinting starts a program that prints a line, where it listens, and returns that too.
 func spawnPrinting(ctx context.Context, dir, name, bin string, args ...string) (*process, string, error) {
 	p, err := spawn(ctx, dir, name, true, bin, args...)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sallyport/test/internal/faults"
@@ -56,7 +57,7 @@ func (b *bench) run(ctx context.Context, s *scenario, who contender) (m measures
 	}
 	defer t.target.stop()
 
-	where := &place{dir: dir, target: t.target.addr, certs: b.certs}
+	where := &place{dir: dir, targets: t.target.addrs, certs: b.certs}
 	var started func() *link
 	if s.link != (faults.Link{}) {
 		where.link, started = linkStarter(ctx, dir, s.link)
@@ -83,6 +84,9 @@ func (b *bench) run(ctx context.Context, s *scenario, who contender) (m measures
 	return m, t.note, err
 }
 
+// bindAddressNoPort is IP_BIND_ADDRESS_NO_PORT of <linux/in.h>.
+const bindAddressNoPort = 24
+
 // dial opens a stream through the tunnel. Origins take turns with addresses of loopback, so that
 // ports which linger after a close do not run out.
 func (t *trial) dial() (*net.TCPConn, error) {
@@ -90,8 +94,15 @@ func (t *trial) dial() (*net.TCPConn, error) {
 	d := net.Dialer{
 		Deadline:  t.deadline,
 		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+n%100), 1)},
+		// A port is chosen when the peer is known: otherwise it is kept from the agents' own dials.
+		Control: func(_, _ string, c syscall.RawConn) (err error) {
+			failed := c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.SOL_IP, bindAddressNoPort, 1)
+			})
+			return errors.Join(failed, err)
+		},
 	}
-	c, err := d.Dial("tcp", t.tunnel.addr)
+	c, err := d.Dial("tcp", t.tunnel.addrs[int(n)%len(t.tunnel.addrs)])
 	if err != nil {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
