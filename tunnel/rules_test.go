@@ -19,8 +19,8 @@ import (
 )
 
 // The tests TestRule1 to TestRule10 are named after the rules of the protocol
-// that must never break; 5 and 10 are in rules_memory_test.go, 6 to 9 in
-// rules_session_test.go.
+// that must never break; 5 and 10 are in rules_memory_test.go, 6 and 7 in
+// rules_session_test.go, 8 and 9 in rules_resume_test.go.
 
 // noise returns n bytes that look random, the same for the same seed.
 func noise(seed byte, n int) []byte {
