@@ -20,27 +20,46 @@ const (
 type backoff struct {
 	mu       sync.Mutex
 	failures int
+	flaps    int // carriers in a row that were lost as soon as they were attached
 }
 
-// reset makes the next pause none.
-func (b *backoff) reset() {
+// fail counts a failed attempt.
+func (b *backoff) fail() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures++
+}
+
+// succeed makes the next pause none.
+func (b *backoff) succeed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failures = 0
 }
 
-// next returns how long to wait before the next attempt, which counts as failed until reset.
-func (b *backoff) next() time.Duration {
+// lost counts the loss of what an attempt had gained. If it was any good, the next attempt follows at once; if it was
+// lost again and again before it was, the pauses grow as if nothing had been gained.
+func (b *backoff) lost(healthy bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := b.failures
-	b.failures++
-	if n == 0 {
+	if healthy {
+		b.failures, b.flaps = 0, 0
+		return
+	}
+	b.flaps++
+	b.failures = max(b.failures, b.flaps)
+}
+
+// delay returns how long to wait before the next attempt.
+func (b *backoff) delay() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures == 0 {
 		return 0
 	}
 	limit := longestPause
-	if n <= 7 { // 250 ms << 7 is past the limit
-		limit = min(limit, firstPause<<(n-1))
+	if b.failures <= 7 { // 250 ms << 7 is past the limit
+		limit = min(limit, firstPause<<(b.failures-1))
 	}
 	return rand.N(limit)
 }

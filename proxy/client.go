@@ -97,7 +97,7 @@ func setDefault[T comparable](v *T, d T) {
 }
 
 // errStopped is what streams end with when their agent is told to stop without a drain.
-var errStopped = &OpenError{Code: CodeShuttingDown, Target: "-", Reason: "the agent was stopped"}
+var errStopped = &OpenError{Code: CodeShuttingDown, Reason: "the agent was stopped"}
 
 // Run opens the listeners, and keeps them and a session open until ctx ends, or a drain is over: then it returns nil
 // once everything below it has ended. Streams that still live then are aborted; Drain first to let them finish.
@@ -143,15 +143,20 @@ func (c *Client) Drain(ctx context.Context) error {
 	return drainAll(ctx, c.sessions.all())
 }
 
-// Ready returns nil while an attached session answers its PING before ctx ends, else why not.
+// readyTimeout bounds how long Ready waits for an answer; a carrier that takes longer is suspect.
+const readyTimeout = 5 * time.Second
+
+// Ready returns nil while an attached session answers its PING, before ctx ends or 5 seconds have passed; else why not.
 func (c *Client) Ready(ctx context.Context) error {
 	l, _ := c.gate.current()
 	switch {
 	case c.drain.Err() != nil:
 		return ErrShuttingDown
-	case l == nil:
+	case l == nil || l.session.Stats().Carriers == 0:
 		return errors.New("no session is attached to the server agent")
 	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
 	if _, err := l.session.Ping(ctx); err != nil {
 		return fmt.Errorf("the server agent does not answer: %w", err)
 	}

@@ -18,7 +18,7 @@ const farewell = 5 * time.Second
 // returns when both directions have ended: nil after an end of file each way. The end of in is passed on to the target;
 // the end of what the target sends closes out, if that is an io.Closer.
 //
-// Errors: [*OpenError] when the target was not reached, [*CarrierError] when the server agent was not (the first failure
+// Errors: [*OpenError] when the target was not reached or aborted the connection, [*CarrierError] when the server agent was not (the first failure
 // is final here), [ErrSessionLost] when the session was lost on the way, ctx's. A Read of in that is under way when
 // Connect returns goes on until it has something.
 func (c *Client) Connect(ctx context.Context, target Endpoint, in io.Reader, out io.Writer) error {
@@ -57,12 +57,15 @@ func (c *Client) connectStream(ctx context.Context, target Endpoint, sock *pipeS
 	req := &request{action: actionConnect, address: target, origin: "stdio"}
 	live := &liveStream{stream: st, origin: req.origin, target: target.String()}
 	err = l.relay(func() error { return c.openAndRelay(live, req, sock) })
+	code, reason, reset := resetCode(err)
 	switch {
 	case err == nil:
 		c.beginDrain()
 		ctx, cancel := context.WithTimeout(ctx, farewell)
 		defer cancel()
 		_ = drainAll(ctx, c.sessions.all()) // everything was passed on; the rest is courtesy
+	case reset:
+		err = &OpenError{Code: code, Target: target.String(), Reason: reason}
 	case isSessionError(err):
 		err = fmt.Errorf("%w: %w", ErrSessionLost, err)
 	case ctx.Err() != nil:

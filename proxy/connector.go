@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -89,6 +88,7 @@ func (l *link) run(ctx context.Context) error {
 	wasWanted := ctx.Err() == nil
 	cancel()
 	wg.Wait()
+	c.gate.unset(l) // a carrier may have joined as the session ended
 	return l.epilogue(err, wasWanted)
 }
 
@@ -101,7 +101,7 @@ func (l *link) epilogue(err error, wanted bool) error {
 		return fatal
 	}
 	switch ce, _ := errors.AsType[*tunnel.CloseError](err); {
-	case !established || !wanted:
+	case !established || !wanted, err == nil && lost == 0:
 	case ce != nil && (ce.Code == tunnel.CloseDone || ce.Code == tunnel.CloseShutdown) && lost == 0:
 		l.client.log.Info("session ended", "cause", ce.Code.String())
 	case ce != nil && ce.Code == tunnel.CloseUnknownSession:
@@ -116,18 +116,24 @@ func (l *link) epilogue(err error, wanted bool) error {
 
 // retire stops new streams on the link; those that there are finish, then the session closes.
 func (l *link) retire() {
-	l.update(func() { l.retired = true })
-	l.client.gate.unset(l)
-	l.client.log.Info("session takes no new streams: the server agent is draining")
+	l.update(func() {
+		l.retired = true
+		l.client.gate.unset(l)
+	})
+	if l.client.drain.Err() == nil { // otherwise it is the answer to our own GOAWAY
+		l.client.log.Info("session takes no new streams: the server agent is draining")
+	}
 }
 
-// finish drains the session once the server agent wants it to end.
+// finish drains the session once either agent wants it to end.
 func (l *link) finish(ctx context.Context) {
 	select {
 	case <-l.session.GoingAway():
-		_ = l.session.Drain(ctx)
+	case <-l.client.drain.Done():
 	case <-l.session.Done():
+		return
 	}
+	_ = l.session.Drain(ctx)
 }
 
 // update changes l's state and wakes who waits for it.
@@ -144,7 +150,7 @@ func (l *link) update(change func()) {
 func (l *link) keepCarrier(ctx, alive context.Context, slot int) {
 	c := l.client
 	for l.claim(ctx, slot) {
-		ok := pause(ctx, c.backoff.next(), c.gate.wanted())
+		ok := pause(ctx, c.backoff.delay(), c.gate.wanted())
 		var carrier tunnel.Carrier
 		if ok {
 			carrier, ok = l.dial(ctx)
@@ -185,14 +191,15 @@ func (l *link) hedge(ctx, alive context.Context) {
 	defer wg.Wait()
 	var b backoff
 	for l.session.Hedge(ctx) == nil {
-		if !pause(ctx, b.next(), nil) {
+		if !pause(ctx, b.delay(), nil) {
 			return
 		}
 		carrier, ok := l.dial(ctx)
 		if !ok {
+			b.fail()
 			continue
 		}
-		b.reset()
+		b.succeed()
 		wg.Go(func() { l.attach(alive, carrier, func() {}) })
 	}
 }
@@ -224,6 +231,7 @@ func (l *link) dial(ctx context.Context) (tunnel.Carrier, bool) {
 func (l *link) dialFailed(ce *CarrierError) {
 	c := l.client
 	c.counters.dialFailures.add(string(ce.Cause))
+	c.backoff.fail()
 	if (ce.Permanent || c.once) && !c.established.Load() {
 		l.giveUp(ce)
 		return
@@ -247,19 +255,10 @@ func (l *link) giveUp(err error) {
 
 // attach serves one carrier until it is lost. dialled runs with l locked, once it is attached or has failed.
 func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func()) {
-	c := l.client
 	joined := false
 	w := &watchedCarrier{Carrier: carrier, joined: func() {
 		joined = true
-		l.update(func() {
-			dialled()
-			l.attached++
-			if !l.established {
-				l.established = true
-				c.counters.sessionsOpened.Add(1)
-			}
-		})
-		l.joined()
+		l.joined(dialled)
 	}}
 	start, before := time.Now(), l.payload()
 	err := l.session.Attach(alive, w)
@@ -268,60 +267,65 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 		l.attachFailed(err)
 		return
 	}
-	l.update(func() { l.attached-- })
-	l.mu.Lock()
-	last := l.attached == 0
-	l.mu.Unlock()
-	if last {
-		c.gate.unset(l)
-	}
-	if time.Since(start) >= healthyAfter || l.payload() != before {
-		c.backoff.reset()
-	}
-	select {
-	case <-l.session.Done():
-	default:
-		c.log.Info("carrier lost", "error", err, "carriers_left", l.carriers())
+	l.client.backoff.lost(time.Since(start) >= healthyAfter || l.payload() != before)
+	l.left(err)
+}
+
+// joined opens the gate to l: a carrier of its session is attached.
+func (l *link) joined(dialled func()) {
+	c := l.client
+	c.backoff.succeed()
+	c.established.Store(true)
+	l.update(func() {
+		dialled()
+		if !l.established {
+			l.established = true
+			c.counters.sessionsOpened.Add(1)
+		}
+		if !l.retired {
+			c.gate.set(l)
+		}
+		if l.attached++; l.attached == 1 {
+			c.log.Info("session attached")
+		}
+	})
+}
+
+// left closes the gate to l if that was its session's last carrier.
+func (l *link) left(err error) {
+	c := l.client
+	rest := 0
+	l.update(func() {
+		l.attached--
+		rest = l.attached
+		if rest == 0 {
+			c.gate.unset(l)
+		}
+	})
+	if l.session.Err() == nil {
+		c.log.Info("carrier lost", "error", err, "carriers_left", rest)
 	}
 }
 
 // attachFailed handles a carrier over which the server agent did not let the session be made or resumed.
 func (l *link) attachFailed(err error) {
-	c := l.client
-	ce, ok := errors.AsType[*tunnel.CloseError](err)
-	switch {
-	case !ok:
-		c.log.Info("carrier lost before the session was attached", "error", err)
-	case !ce.Remote || ce.Code == tunnel.CloseUnknownSession:
-		// The session tells it when it ends.
-	case ce.Code == tunnel.CloseVersion || ce.Code == tunnel.CloseRefused:
-		l.dialFailed(&CarrierError{Cause: CauseConfig, Permanent: true, Err: err, Advice: "check that both agents' versions fit"})
-	case ce.Code == tunnel.CloseLimit:
-		l.dialFailed(&CarrierError{Cause: CauseLimit, Err: err, Advice: "the identity has as many sessions as it may have"})
-	default:
-		l.dialFailed(&CarrierError{Cause: CauseNetwork, Err: err})
+	if l.session.Err() != nil {
+		return // which tells why it ended
 	}
-}
-
-// joined opens the gate to l, when a carrier of its session is attached.
-func (l *link) joined() {
-	c := l.client
-	l.mu.Lock()
-	retired, first := l.retired, l.attached == 1
-	l.mu.Unlock()
-	c.established.Store(true)
-	if !retired {
-		c.gate.set(l)
+	failure := &CarrierError{Cause: CauseNetwork, Err: err}
+	if ce, ok := errors.AsType[*tunnel.CloseError](err); ok {
+		switch ce.Code {
+		case tunnel.CloseVersion, tunnel.CloseProtocol, tunnel.CloseRefused:
+			failure.Cause, failure.Permanent = CauseConfig, true
+			failure.Advice = "check that the versions of both agents fit"
+		case tunnel.CloseLimit:
+			failure.Cause = CauseLimit
+			failure.Advice = "the identity has as many sessions as it may have: stop another client agent of it, or raise its limit"
+		case tunnel.CloseShutdown:
+			failure.Cause = CauseLimit
+		}
 	}
-	if first {
-		c.log.LogAttrs(context.Background(), slog.LevelInfo, "session attached", slog.Int("carriers", l.carriers()))
-	}
-}
-
-func (l *link) carriers() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.attached
+	l.dialFailed(failure)
 }
 
 // payload is a figure that changes whenever payload moved.

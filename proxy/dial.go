@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -106,10 +105,10 @@ func (s *Server) dialTarget(ctx context.Context, id access.Identity, e Endpoint)
 		err = errDialTimeout
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("dial: %w", err)
+		return nil, nil, err
 	}
 	return conn, allowed, nil
 }
 
 // errDialTimeout is why a dial was given up.
-var errDialTimeout = fmt.Errorf("no answer within the dial timeout: %w", context.DeadlineExceeded)
+var errDialTimeout = errors.New("no answer within the dial timeout")

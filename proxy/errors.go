@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 
@@ -72,18 +71,22 @@ var codeErrors = [...]error{
 type OpenError struct {
 	// Code is the cause.
 	Code Code
-	// Target is what should have been dialled or listened at.
+	// Target is what should have been dialled or listened at; empty when the failure is about none.
 	Target string
 	// Reason is one line for a person, from the agent that failed. May be empty.
 	Reason string
 }
 
-// Error says what failed, and the reason that the other agent gave.
+// Error says what failed, with the reason that the other agent gave, or else the code's.
 func (e *OpenError) Error() string {
-	if e.Reason == "" {
-		return fmt.Sprintf("target %s: %v", e.Target, e.Unwrap())
+	reason := e.Reason
+	if reason == "" {
+		reason = e.Unwrap().Error()
 	}
-	return fmt.Sprintf("target %s: %v: %s", e.Target, e.Unwrap(), e.Reason)
+	if e.Target == "" {
+		return reason
+	}
+	return e.Target + ": " + reason
 }
 
 // Unwrap returns the sentinel of the code.
@@ -183,7 +186,9 @@ func codeOf(err error) Code {
 		return CodeUnreachable
 	case isAddrInUse(err):
 		return CodeInUse
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &nerr) && nerr.Timeout():
+	case isReset(err):
+		return CodeAborted
+	case errors.Is(err, errDialTimeout), errors.Is(err, context.DeadlineExceeded), errors.As(err, &nerr) && nerr.Timeout():
 		return CodeTimeout
 	}
 	return CodeInternal

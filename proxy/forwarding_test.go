@@ -74,6 +74,7 @@ func TestForwardEcho(t *testing.T) {
 		addr := target(t, "tcp", "127.0.0.1:0", echo)
 		w := newWorld(t, worldOptions{real: real, client: withForwards(forward(t, "0:"+addr.String()))})
 		w.run()
+		w.ready()
 		c := dialTest(t, "tcp", w.addr(0))
 		data := make([]byte, 4<<20)
 		_, _ = rand.Read(data)

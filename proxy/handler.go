@@ -128,7 +128,7 @@ func (s *Server) refuse(live *liveStream, err error) {
 func (s *Server) identity(name string) (access.Identity, error) {
 	id, ok := s.o.Access.Lookup(name)
 	if !ok {
-		return id, &OpenError{Code: CodeDenied, Target: "-", Reason: "the identity was removed"}
+		return id, &OpenError{Code: CodeDenied, Reason: "the identity was removed"}
 	}
 	return id, nil
 }

@@ -9,7 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net"
@@ -30,51 +30,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
 
-// memCarrier is one end of a carrier in memory.
-type memCarrier struct {
-	in, out chan []byte
-	once    *sync.Once // shared by both ends: a cut is seen by both
-	closed  chan struct{}
-}
-
-func memPair() (client, server *memCarrier) {
-	a, b := make(chan []byte, 64), make(chan []byte, 64)
-	once, closed := new(sync.Once), make(chan struct{})
-	return &memCarrier{a, b, once, closed}, &memCarrier{b, a, once, closed}
-}
-
-func (c *memCarrier) ReadMessage(take func() []byte) (int, error) {
-	select {
-	case m := <-c.in:
-		return copy(take(), m), nil
-	case <-c.closed:
-	}
-	select { // what was written before the end still arrives
-	case m := <-c.in:
-		return copy(take(), m), nil
-	default:
-		return 0, io.EOF
-	}
-}
-
-func (c *memCarrier) WriteMessages(msgs [][]byte) error {
-	for _, m := range msgs {
-		select {
-		case c.out <- append([]byte(nil), m...):
-		case <-c.closed:
-			return io.ErrClosedPipe
-		}
-	}
-	return nil
-}
-
-func (c *memCarrier) MaxMessage() int { return tunnel.MaxMessage }
-
-func (c *memCarrier) Close(error) error {
-	c.once.Do(func() { close(c.closed) })
-	return nil
-}
-
 // world is a server agent and a client agent, and the network between them.
 type world struct {
 	t      *testing.T
@@ -89,7 +44,8 @@ type world struct {
 	identity string
 	carriers []tunnel.Carrier
 
-	runClient chan error
+	stop  context.CancelFunc // the client's
+	ended chan struct{}      // closed when its Run has returned
 }
 
 // runningServer is one life of a server agent.
@@ -196,33 +152,71 @@ func (w *world) stopServer(rs *runningServer) {
 	}
 }
 
+// crashServer ends the server agent without a word to its clients.
+func (w *world) crashServer() {
+	w.cut()
+	w.stopServer(w.server)
+}
+
 // run runs the client agent until the test ends.
 func (w *world) run() {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	w.runClient = make(chan error, 1)
-	go func() { w.runClient <- w.client.Run(ctx) }()
-	w.t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-w.runClient:
-			if err != nil {
-				w.t.Errorf("client agent: %v", err)
-			}
-		case <-time.After(patience):
-			w.t.Error("the client agent does not stop")
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(context.Background())
+	w.ended = make(chan struct{})
+	go func() {
+		defer close(w.ended)
+		if err := w.client.Run(ctx); err != nil {
+			w.t.Errorf("client agent: %v", err)
 		}
-	})
+	}()
+	w.t.Cleanup(w.stopClient)
+}
+
+// stopClient stops the client agent without a drain and waits for its end.
+func (w *world) stopClient() {
+	w.stop()
+	w.clientEnds()
+}
+
+func (w *world) clientEnds() {
+	w.t.Helper()
+	select {
+	case <-w.ended:
+	case <-time.After(patience):
+		w.t.Error("the client agent does not end")
+	}
+}
+
+// ready waits until the session answers.
+func (w *world) ready() {
+	w.t.Helper()
+	w.until("an attached session", func() bool { return isReady(w.client) })
+}
+
+func isReady(c *Client) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return c.Ready(ctx) == nil
 }
 
 // dial is the client's way to the server.
 func (w *world) dial(ctx context.Context, resume bool) (tunnel.Carrier, error) {
 	w.mu.Lock()
-	err, srv, identity := w.dialable, w.server, w.identity
+	err := w.dialable
 	w.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+	return w.dialAlways(ctx, resume)
+}
+
+// dialAlways is dial, whether the network is away or not.
+func (w *world) dialAlways(ctx context.Context, resume bool) (tunnel.Carrier, error) {
+	w.mu.Lock()
+	srv, identity := w.server, w.identity
+	w.mu.Unlock()
+	var err error
 	var c tunnel.Carrier
 	if w.pair != nil {
 		roots := x509.NewCertPool()
@@ -240,14 +234,8 @@ func (w *world) dial(ctx context.Context, resume bool) (tunnel.Carrier, error) {
 			return nil, &CarrierError{Cause: CauseLimit, Err: errors.New("draining")}
 		}
 		a, b := memPair()
-		srv.mu.Lock()
-		stopped := srv.stopped
-		if stopped == nil {
-			srv.carriers.Go(func() { srv.serveCarrier(b, identity, "memory") })
-		}
-		srv.mu.Unlock()
-		if stopped != nil {
-			return nil, stopped
+		if err := srv.carry(b, identity, "memory"); err != nil {
+			return nil, err
 		}
 		c = a
 	}
@@ -368,3 +356,6 @@ func selfSigned(t *testing.T) *tls.Certificate {
 }
 
 var _ http.Handler = (*Server)(nil)
+
+// std returns a standard logger that writes into the book.
+func (l *logBook) std() *log.Logger { return log.New(l, "", 0) }

@@ -57,6 +57,7 @@ func (r *relay) run() error {
 	r.watchers.Go(r.copyToSocket)
 	r.copyToStream()
 	r.watchers.Wait()
+	r.once.Do(func() {}) // whoever ends the stream from outside comes too late now
 	r.socket.close()
 	return r.cause
 }

@@ -191,15 +191,20 @@ func (s *Server) openListener(ctx context.Context, o *reverseOwner, req *request
 	if err != nil {
 		return nil, err
 	}
-	live.setAllowed(func() error {
-		now, err := s.identity(live.identity)
+	live.setAllowed(s.listenAllowed(live.identity, l))
+	live.check() // the policy may have changed meanwhile; a stream that this ends is closed soon
+	return l, nil
+}
+
+// listenAllowed returns the check whether the identity may still have l and what came through it.
+func (s *Server) listenAllowed(identity string, l *reverseListener) func() error {
+	return func() error {
+		now, err := s.identity(identity)
 		if err != nil {
 			return err
 		}
 		return l.allowed(now.Policy)
-	})
-	live.check() // the policy may have changed meanwhile; a stream that this ends is closed soon
-	return l, nil
+	}
 }
 
 func (l *reverseListener) allowed(p access.Policy) error {
@@ -242,6 +247,7 @@ func (s *Server) serveReverseConn(ctx context.Context, l *reverseListener, o *re
 	defer s.usage.release(identity)
 	req := &request{action: actionConnect, address: l.address, origin: origin, forward: o.forward}
 	live := &liveStream{stream: st, identity: identity, origin: origin, target: "reverse " + bound, answered: answered}
+	live.setAllowed(s.listenAllowed(identity, l))
 	_ = s.openAndRelay(live, req, netSocket{c})
 }
 

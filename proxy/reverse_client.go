@@ -65,9 +65,9 @@ func (l *link) keepListener(ctx context.Context, r reverseForward) {
 	c := l.client
 	var b backoff
 	last := ""
-	for pause(ctx, b.next(), nil) {
+	for ; pause(ctx, b.delay(), nil); b.fail() {
 		err := l.listenRemotely(ctx, r, func(bound string) {
-			b.reset()
+			b.succeed()
 			last = ""
 			c.log.Info("reverse forward listening", "addr", bound, "target", r.Target.String())
 		})

@@ -29,9 +29,12 @@ const resumeHeader = "Sallyport-Resume"
 
 const (
 	defaultMaxSessions = 4096
-	// headerTimeout bounds a connection's TLS handshake and its request's header, maxHeader the latter's size.
+	// headerTimeout bounds a connection's TLS handshake and its request's header.
 	headerTimeout = 10 * time.Second
-	maxHeader     = 16 << 10
+	// closeGrace is how long a stopping server agent waits for its carriers to end; a session's CLOSE takes up to a second.
+	closeGrace = 1500 * time.Millisecond
+	// maxHeader bounds the size of that header.
+	maxHeader = 16 << 10
 )
 
 // ServerOptions sets up a server agent.
@@ -69,9 +72,10 @@ type Server struct {
 	reverse reverseTable
 
 	running  atomic.Bool
+	serving  atomic.Bool
 	draining atomic.Bool
 	carriers sync.WaitGroup  // carriers being served
-	alive    context.Context // what they are served in; set by Run
+	alive    context.Context // what they are served in; set by Run before serving
 }
 
 // NewServer checks the options and starts nothing.
@@ -108,6 +112,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	alive, die := context.WithCancel(context.WithoutCancel(ctx))
 	defer die()
 	s.alive = alive
+	s.serving.Store(true)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -120,17 +125,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { s.acceptSessions(ctx) })
-	hostEnded := make(chan struct{})
-	wg.Go(func() {
-		defer close(hostEnded)
-		_ = s.host.Run(alive)
-	})
+	wg.Go(func() { _ = s.host.Run(alive) })
 	wg.Go(func() {
 		<-ctx.Done()
 		_ = web.Close()
-		s.closeSessions(&tunnel.CloseError{Code: tunnel.CloseShutdown, Reason: "server agent stopped"})
-		s.stop(errStopped)
-		s.carriers.Wait()
+		s.shut()
 		die()
 	})
 	s.log.Info("listening", "addr", l.Addr().String(), "path", s.o.Path, "tls", s.o.TLS != nil)
@@ -138,16 +137,47 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	stopped := ctx.Err() != nil
 	cancel()
 	wg.Wait()
+	s.carriers.Wait()
 	if stopped || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("server agent: %w", err)
 }
 
-func (s *Server) closeSessions(why *tunnel.CloseError) {
+// shut ends all sessions and waits for their carriers, which take the news along; those still without a HELLO have none
+// to take, and their time is up.
+func (s *Server) shut() {
+	s.mu.Lock()
+	s.stopped = errStopped
+	s.mu.Unlock()
 	for _, sess := range s.host.Sessions() {
-		sess.Close(why)
+		sess.Close(&tunnel.CloseError{Code: tunnel.CloseShutdown, Reason: "server agent stopped"})
 	}
+	s.stop(errStopped)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.carriers.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(closeGrace):
+	}
+}
+
+// carry serves a carrier in a goroutine of its own, unless the agent is stopping.
+func (s *Server) carry(conn tunnel.Carrier, identity, remote string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped != nil {
+		return s.stopped
+	}
+	s.counters.carriersOpened.Add(1)
+	s.carriers.Go(func() {
+		err := s.host.Serve(s.alive, conn, identity)
+		s.log.Debug("carrier ended", "identity", identity, "remote", remote, "error", err)
+	})
+	return nil
 }
 
 // ServeHTTP answers one request: it authenticates, upgrades and hands the carrier to its session. Run's own listener
@@ -168,9 +198,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		access.Refuse(w)
 		return
 	}
-	if s.draining.Load() && r.Header.Get(resumeHeader) == "" {
+	if !s.serving.Load() || s.draining.Load() && r.Header.Get(resumeHeader) == "" {
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "the server agent is draining", http.StatusServiceUnavailable)
+		http.Error(w, "the server agent takes no new sessions", http.StatusServiceUnavailable)
 		return
 	}
 	conn, err := ws.Accept(w, r, ws.AcceptOptions{Subprotocols: []string{Subprotocol}})
@@ -178,15 +208,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("not a carrier", "identity", id.Name, "error", err)
 		return
 	}
-	s.counters.carriersOpened.Add(1)
-	remote := r.RemoteAddr
 	// The handler returns, which frees what net/http holds for a connection.
-	s.carriers.Go(func() { s.serveCarrier(conn, id.Name, remote) })
-}
-
-func (s *Server) serveCarrier(conn tunnel.Carrier, identity, remote string) {
-	err := s.host.Serve(s.alive, conn, identity)
-	s.log.Debug("carrier ended", "identity", identity, "remote", remote, "error", err)
+	if err := s.carry(conn, id.Name, r.RemoteAddr); err != nil {
+		_ = conn.Close(err)
+	}
 }
 
 // Drain stops taking new sessions and reverse connections, lets streams finish until ctx ends, and closes the sessions;
@@ -221,7 +246,7 @@ func (s *Server) Reload() {
 // Ready returns nil while the server agent takes new sessions, else why not.
 func (s *Server) Ready() error {
 	switch {
-	case !s.running.Load():
+	case !s.serving.Load():
 		return errors.New("not running")
 	case s.draining.Load():
 		return ErrShuttingDown

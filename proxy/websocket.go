@@ -83,13 +83,12 @@ func carrierError(err error) *CarrierError {
 		return e
 	}
 	hs, ok := errors.AsType[*ws.HandshakeError](err)
-	alert, alerted := errors.AsType[tls.AlertError](err)
 	switch {
 	case !ok: // the URL
 		e.Cause, e.Permanent = CauseConfig, !isContextError(err)
-	case alerted && aboutCertificates(alert):
+	case hs.Leg == ws.LegTLS && isRemoteAlert(err):
 		e.Cause, e.Permanent = CauseTLS, true
-		e.hint("the server agent wants a client certificate that it trusts (--client-cert, --client-key)")
+		e.hint("the server agent refused the handshake: if it asks for a client certificate, give one that it trusts (--client-cert, --client-key)")
 	case hs.Leg == ws.LegTLS:
 		e.tls(err)
 	case hs.Leg == ws.LegUpgrade && hs.Status != 0:
@@ -154,12 +153,9 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// aboutCertificates tells the alerts by which a server refuses a client's certificate or the lack of one
-// (RFC 8446 §6.2).
-func aboutCertificates(alert tls.AlertError) bool {
-	switch alert {
-	case 42, 43, 44, 45, 46, 48, 49, 116:
-		return true
-	}
-	return false
+// isRemoteAlert tells an alert that the peer sent (RFC 8446 §6) from other failures. crypto/tls keeps the alert's type to
+// itself; what it wraps it in is documented nowhere but has been the same since Go 1.
+func isRemoteAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }

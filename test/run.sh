@@ -5,14 +5,15 @@
 #   test/run.sh unit lint       only these stages
 #   SALLYPORT_LONG=1 test/run.sh e2e    the long variants of the end-to-end tests
 #
-# Stages: install versions format vet build cross tidy unit lint e2e
+# Stages: install versions format vet build cross tidy unit lint e2e, and fuzz, which runs every fuzz
+# target for SALLYPORT_FUZZTIME (60s by default) and is part of the whole only with SALLYPORT_LONG=1.
 #
 # As root on Debian, "install" adds the packages that the tests need; otherwise it names what is
 # missing and fails. No stage skips a test because a server is absent.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly ALL_STAGES=(install versions format vet build cross tidy unit lint e2e)
+readonly ALL_STAGES=(install versions format vet build cross tidy unit lint fuzz e2e)
 readonly CROSS_TARGETS=(windows/amd64 windows/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 linux/arm64)
 readonly GO_NEEDED=1.26
 
@@ -104,9 +105,7 @@ stage_versions() {
 
 stage_format() {
 	local unformatted
-	unformatted=$(git ls-files -co --exclude-standard -- '*.go' | while read -r file; do
-		[[ ! -f $file ]] || printf '%s\n' "$file"
-	done | xargs -r gofmt -l)
+	unformatted=$(gofmt -l .)
 	[[ -z $unformatted ]] || die "not formatted (run gofmt -w on them):"$'\n'"$unformatted"
 }
 
@@ -139,6 +138,24 @@ stage_unit() {
 # The tools live in a module of their own, so that the product's go.mod stays short.
 stage_lint() { go tool -modfile=test/tools/go.mod golangci-lint run ./...; }
 
+stage_fuzz() {
+	local dir name
+	while IFS=: read -r dir name; do
+		echo "$dir $name"
+		go test -run '^$' -fuzz "^$name\$" -fuzztime "${SALLYPORT_FUZZTIME:-60s}" "$dir"
+	done < <(fuzz_targets)
+}
+
+# fuzz_targets prints DIRECTORY:NAME of every fuzz target.
+fuzz_targets() {
+	local file name
+	grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do
+		sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$file" | while read -r name; do
+			printf '%s:%s\n' "$(dirname "$file")" "$name"
+		done
+	done
+}
+
 stage_e2e() {
 	local timeout=20m
 	[[ -z ${SALLYPORT_LONG:-} ]] || timeout=90m
@@ -156,7 +173,11 @@ run_stage() {
 main() {
 	local stages=("$@") name
 	trap at_exit EXIT
-	((${#stages[@]} > 0)) || stages=("${ALL_STAGES[@]}")
+	if ((${#stages[@]} == 0)); then
+		for name in "${ALL_STAGES[@]}"; do
+			[[ $name == fuzz && -z ${SALLYPORT_LONG:-} ]] || stages+=("$name")
+		done
+	fi
 	for name in "${stages[@]}"; do
 		declare -F "stage_$name" >/dev/null || die "no stage $name; there are: ${ALL_STAGES[*]}"
 	done

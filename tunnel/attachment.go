@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,6 +23,11 @@ type attachment struct {
 	// Guarded by s.mu.
 	lost  bool
 	cause error // why it was lost
+
+	// broken is why a write failed. What the peer said before, perhaps a CLOSE,
+	// is still read, until brokenUntil.
+	broken      error
+	brokenUntil time.Time
 
 	// Sending.
 	writing     bool       // somebody is building or writing a message
@@ -58,16 +64,15 @@ type attachment struct {
 	lastSent time.Time // of a message that must be answered
 	pingIn   time.Duration
 	rtt      time.Duration // smoothed; 0: not measured
-	dataAt   time.Time     // when stream data last came
-	flowing  bool          // it came in a steady flow
 	suspect  bool          // silent for too long; its load has moved
 }
 
 // message is what the sender remembers of a message in flight.
 type message struct {
-	sent  time.Time
-	bytes int
-	asks  bool // it must be answered
+	sent   time.Time
+	bytes  int
+	asks   bool // it must be answered
+	sample sample
 }
 
 // record is one thing that a message in flight holds and that is queued again
@@ -245,6 +250,18 @@ func (a *attachment) lose(cause error) {
 	s.changed.Broadcast()
 }
 
+// fail takes note of a write that failed: nothing is sent over the carrier any
+// more, and it is lost when the reader fails too, or soon.
+func (a *attachment) fail(err error) {
+	if a.broken != nil || a.lost {
+		return
+	}
+	a.broken, a.suspect = fmt.Errorf("carrier lost: %w", err), true
+	a.brokenUntil = time.Now().Add(brokenLinger)
+	a.s.schedule(a.brokenUntil)
+	a.moveAway()
+}
+
 // release takes the attachment's streams off its queues and gives them to others.
 func (a *attachment) release() {
 	a.interactive, a.bulk = deque[*Stream]{}, deque[*Stream]{}
@@ -307,11 +324,14 @@ func (s *Session) requeue(r *record) {
 }
 
 // settle takes note that the peer has count messages; it says nothing of time.
-func (a *attachment) settle(count uint64) (newest message, bytes int) {
+// It returns the newest of them, the newest that had to be answered, and how
+// many bytes those had.
+func (a *attachment) settle(count uint64) (newest, asking message, bytes int) {
 	for ; a.ackedCount < count; a.ackedCount++ {
 		newest = a.inFlight.pop()
-		bytes += newest.bytes
 		if newest.asks {
+			asking = newest
+			bytes += newest.bytes
 			a.asks--
 		}
 	}
@@ -319,7 +339,7 @@ func (a *attachment) settle(count uint64) (newest message, bytes int) {
 		r := a.records.pop()
 		a.s.recordAcked(&r)
 	}
-	return newest, bytes
+	return newest, asking, bytes
 }
 
 func (s *Session) recordAcked(r *record) {

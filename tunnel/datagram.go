@@ -21,8 +21,8 @@ var (
 )
 
 // SendDatagram sends p unreliably, on the flow that the stream names: it may be
-// lost, overtaken or dropped when too many wait (64 a flow, 256 KiB a session),
-// and is never sent twice. What waits is dropped, silently, oldest first.
+// lost, overtaken or dropped, silently, when too many wait: the new one beyond 64
+// of a flow, the oldest beyond 256 KiB of a session. It is never sent twice.
 func (st *Stream) SendDatagram(p []byte) error {
 	s := st.session
 	s.mu.Lock()
@@ -37,15 +37,15 @@ func (st *Stream) SendDatagram(p []byte) error {
 	case uint64(len(p)) > min(s.peerData, maxDatagram):
 		return ErrDatagramTooLarge
 	}
-	if s.pick() == nil {
+	if s.pick() == nil || st.datagramsDue == maxFlowDatagrams {
 		s.counters.datagramsDropped++
 		return nil
 	}
 	s.datagrams.push(datagram{st, append([]byte(nil), p...)})
 	s.datagramBytes += len(p)
-	for s.datagramBytes > maxDatagramBytes || s.datagrams.len() > maxFlowDatagrams*max(1, len(s.streams)) {
-		d := s.datagrams.pop()
-		s.datagramBytes -= len(d.data)
+	st.datagramsDue++
+	for s.datagramBytes > maxDatagramBytes {
+		s.popDatagram()
 		s.counters.datagramsDropped++
 	}
 	s.wakeAny()
@@ -59,11 +59,17 @@ func (s *Session) appendDatagrams(b []byte, largest int) []byte {
 		if len(b)+len(d.data)+streamOverhead+maxControl > largest && len(b) > maxControl {
 			break
 		}
-		s.datagramBytes -= len(d.data)
 		b = frame.AppendDatagram(b, d.stream.id, d.data)
-		s.datagrams.pop()
+		s.popDatagram()
 	}
 	return b
+}
+
+// popDatagram takes the first of those that wait out of the queue.
+func (s *Session) popDatagram() {
+	d := s.datagrams.pop()
+	d.stream.datagramsDue--
+	s.datagramBytes -= len(d.data)
 }
 
 // ReceiveDatagram waits for the next datagram of the stream's flow.
@@ -94,7 +100,7 @@ func (s *Session) onDatagram(f *frame.Frame) error {
 	if len(f.Data) > maxDatagram {
 		return protocolError("datagram of %d bytes", len(f.Data))
 	}
-	if st.in.discard || st.datagrams.len() >= maxFlowDatagrams || s.counters.datagramsHeld+len(f.Data) > maxDatagramBytes {
+	if st.in.discard || st.in.done() || st.datagrams.len() >= maxFlowDatagrams || s.counters.datagramsHeld+len(f.Data) > maxDatagramBytes {
 		s.counters.datagramsDropped++
 		return nil
 	}
@@ -102,4 +108,11 @@ func (s *Session) onDatagram(f *frame.Frame) error {
 	s.counters.datagramsHeld += len(f.Data)
 	st.readable.Broadcast()
 	return nil
+}
+
+// dropDatagrams drops those that nobody will receive any more.
+func (st *Stream) dropDatagrams() {
+	for st.datagrams.len() > 0 {
+		st.session.counters.datagramsHeld -= len(st.datagrams.pop().data)
+	}
 }

@@ -104,6 +104,7 @@ var (
 	// ErrTooManyCarriers ends an attach beyond the carriers that a session may have.
 	ErrTooManyCarriers = errors.New("the session has as many carriers as it may")
 
+	errNoAcks       = fmt.Errorf("the peer sends but acks nothing: %d messages are in flight", maxUnacked)
 	errClosedStream = fmt.Errorf("the stream is closed: %w", net.ErrClosed)
 )
 

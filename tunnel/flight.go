@@ -2,178 +2,267 @@ package tunnel
 
 import "time"
 
-// Limits of what one carrier may have in flight, in bytes.
-const (
-	firstFlight = 256 << 10
-	minFlight   = 64 << 10
-	maxFlight   = 64 << 20
-)
-
-// flight limits the unacked bytes of one carrier, so that bulk waits in our
-// scheduler, where interactive data overtakes it, and not in the network.
+// flight limits the unacked bytes of one carrier to W, so that bulk waits in
+// our scheduler, where interactive data overtakes it, and not in the network.
 //
-// Once a round (when the last byte sent at its start is acked) it compares the
-// round's smallest delay D, which is the round trip less what the peer says it
-// held the ack back, with the smallest of the last 10 s. Above that plus a
-// tolerance there is a queue of our making, and the limit is cut in
-// proportion. Below, and if the limit was binding, it grows. DESIGN: rule A.
+// W is what the path holds by itself, the highest delivery rate of late times
+// the smallest delay, plus a little to find out whether there is more to have.
+// A delay is a round trip less what the peer says it held the ack back. Rates
+// are measured as in BBR (draft-cardwell-iccrg-bbr-congestion-control §4.1):
+// bytes acked between two acks, over the longer of the time that took and the
+// time it took to send them.
+//
+// Rounds are round trips: one ends when the last message sent at its start is
+// acked. docs/PERFORMANCE.md has the measurements, and what did not do.
 type flight struct {
 	path *path
 
 	limit   int // W: bulk waits while unacked + its message would exceed it
 	unacked int
-	startup bool // no cut yet: double each round
 
-	// The round under way.
-	roundEnd   uint64 // ends when this many messages are acked
-	roundStart time.Time
-	roundBytes int           // acked in it
-	most       int           // most unacked in it
-	minDelay   time.Duration // smallest D in it; 0: none yet
-	binding    bool          // bulk had to wait in it
+	delivered   int       // bytes acked, ever
+	deliveredAt time.Time // when the newest of them arrived
+	firstSent   time.Time // when the newest acked message was sent
+	blocked     bool      // a write took long: the network is the limit, whatever W says
 
-	skip      bool          // the last cut's effect does not show yet
-	cuts      int           // in a row
-	cutDelay  time.Duration // D at the latest cut
-	beforeCut int           // W before the first cut in a row
-	stuck     int           // further cuts in a row that did not lower D
+	startup  bool
+	startMax float64 // the highest rate when it last grew by a quarter
+	flat     int     // rounds since
 
-	rate int // bytes a second acked in the latest round; 0: not measured
+	rates  [rateRounds]float64 // the highest of each of the last rounds that were not limited by the source; bytes a second
+	newest int                 // index in rates
+	cuts   int                 // in a row
+	clear  int                 // rounds in a row that were limited by W and met no queue
+	drain  bool                // this round makes room to see the path without a queue
+
+	jitter time.Duration // how far delays lie above their round's smallest, smoothed
+	round  round
 }
+
+// round is what is measured in a round trip.
+type round struct {
+	end     uint64 // over when this many messages are acked
+	started time.Time
+	most    int           // most unacked
+	min     time.Duration // smallest delay; 0: none yet
+	sum     time.Duration // of all delays
+	samples int
+	rate    float64 // highest
+	full    bool    // the rate says what the path gives, not what the source gave
+	binding bool    // bulk had to wait for W
+}
+
+// sample is what a message in flight remembers for measuring the rate.
+type sample struct {
+	delivered   int
+	deliveredAt time.Time
+	firstSent   time.Time
+	full        bool // sent with the limit reached, or into a blocked socket
+}
+
+// Parameters of the in-flight limit.
+const (
+	firstFlight = 256 << 10 // W at the start
+	minFlight   = 64 << 10
+	maxFlight   = 64 << 20
+
+	minBulk  = 16 << 10         // least size of a bulk message
+	bulkTime = time.Millisecond // what a bulk message takes on the path, if it is not smaller then
+
+	rateRounds = 10
+	// spareTime (and the path's own jitter) at the highest rate is how much W exceeds what the path holds,
+	// and so the queue that bulk leaves standing. It must exceed the quanta of
+	// acks (1 ms) and messages (1 ms), or W decays.
+	spareTime  = 2 * time.Millisecond
+	spareBytes = 32 << 10
+	// queueTime, and an eighth of the round trip, is a queue that calls for a cut.
+	queueTime = 6 * time.Millisecond
+	// clearTime is how far above the smallest a round's delay may be without meaning a queue.
+	clearTime = time.Millisecond
+	// clearRounds without a queue, and W is raised by a quarter, then more, up to twice.
+	clearRounds = 3
+	// blockedTime is how long a write takes when the socket's buffer is full.
+	blockedTime = 2 * time.Millisecond
+	// fewSamples is too few for a round's smallest delay to mean a queue rather than jitter.
+	fewSamples = 2
+)
 
 func newFlight(p *path) flight { return flight{path: p, limit: firstFlight, startup: true} }
 
 // allows reports whether a bulk message of n bytes may be sent now.
-func (f *flight) allows(n int) bool {
-	return f.unacked == 0 || f.unacked+n <= f.limit
-}
+func (f *flight) allows(n int) bool { return f.unacked == 0 || f.unacked+n <= f.limit }
 
-// bulkSize is how many bytes a bulk message should have: what the carrier
-// moves in about a millisecond, so that an interactive one behind it does not
-// wait longer than that.
+// bulkSize is how many bytes a bulk message should have: what the path moves
+// in bulkTime, so that an interactive one behind it does not wait longer.
 func (f *flight) bulkSize(largest int) int {
-	if f.rate == 0 {
-		return largest
-	}
-	return min(max(f.rate/1000, minBulk), largest)
+	return min(max(int(f.maxRate()*bulkTime.Seconds()), minBulk), largest)
 }
 
-const minBulk = 16 << 10
-
-// sent takes note of a message; seq is its number.
-func (f *flight) sent(now time.Time, seq uint64, n int) {
-	if f.unacked == 0 && seq >= f.roundEnd {
-		f.startRound(now, seq+1)
+// sent takes note of message seq, of n bytes, and returns what to remember.
+func (f *flight) sent(now time.Time, seq uint64, n int) sample {
+	if f.unacked == 0 {
+		f.deliveredAt, f.firstSent = now, now
+		if seq >= f.round.end {
+			f.round = round{end: seq + 1, started: now}
+		}
 	}
 	f.unacked += n
-	f.most = max(f.most, f.unacked)
+	f.round.most = max(f.round.most, f.unacked)
+	full := f.blocked || f.unacked+minBulk > f.limit
+	return sample{f.delivered, f.deliveredAt, f.firstSent, full}
 }
 
 // acked takes note that count messages have arrived in all, n bytes of them
-// newly; delay is the newest one's D. next is the number of the next message.
-func (f *flight) acked(now time.Time, count uint64, n int, delay time.Duration, next uint64) {
+// newly. m is the newest of them, which arrived at the time at, after a delay
+// of d; next is the number of the next message.
+func (f *flight) acked(at time.Time, count uint64, n int, m message, d time.Duration, next uint64) {
 	f.unacked -= n
-	f.roundBytes += n
-	delay = max(delay, time.Microsecond)
-	if f.minDelay == 0 || delay < f.minDelay {
-		f.minDelay = delay
+	f.delivered += n
+	f.deliveredAt, f.firstSent = at, m.sent
+	took := max(at.Sub(m.sample.deliveredAt), m.sent.Sub(m.sample.firstSent))
+	if took > 0 {
+		f.round.rate = max(f.round.rate, float64(f.delivered-m.sample.delivered)/took.Seconds())
+		f.round.full = f.round.full || m.sample.full
 	}
-	if count < f.roundEnd {
-		return
+	d = max(d, time.Microsecond)
+	if f.round.min == 0 || d < f.round.min {
+		f.round.min = d
 	}
-	if took := now.Sub(f.roundStart); took > 0 && f.roundBytes >= minBulk {
-		f.rate = int(float64(f.roundBytes) / took.Seconds())
+	f.round.sum += d
+	f.round.samples++
+	if f.startup && m.sample.full {
+		f.limit = min(f.limit+n, maxFlight)
 	}
-	f.endRound(now)
-	f.startRound(now, next)
-}
-
-func (f *flight) startRound(now time.Time, end uint64) {
-	f.roundEnd, f.roundStart = end, now
-	f.roundBytes, f.most, f.minDelay, f.binding = 0, f.unacked, 0, false
+	if count >= f.round.end {
+		f.endRound(at)
+		f.round = round{end: next, started: at, most: f.unacked}
+	}
 }
 
 func (f *flight) endRound(now time.Time) {
-	f.path.observe(now, f.minDelay)
-	if f.skip {
-		f.skip = false
-		return
+	r := &f.round
+	f.path.observe(now, r.min)
+	f.noteRate()
+	if r.samples >= fewSamples {
+		f.jitter += (r.sum/time.Duration(r.samples) - r.min - f.jitter) / 8
 	}
-	floor := f.path.min()
-	target := floor + max(2*time.Millisecond, floor/20)
-	if f.minDelay > target && f.most > minFlight { // with less of ours in flight, the queue is not ours
-		f.cut(now, target)
-		return
-	}
-	f.cuts, f.stuck = 0, 0
+	queue := r.min - f.path.min()
 	switch {
-	case !f.binding:
 	case f.startup:
-		f.limit = min(2*f.limit, maxFlight)
+		f.leaveStartup(queue)
+	case f.drain:
+		f.drain = false
+		f.path.reset(now, r.min)
+	case f.path.old(now):
+		f.drain = true
+	case queue > f.tolerable() && r.samples >= fewSamples && r.most > minFlight:
+		f.cut(now)
 	default:
-		f.limit = min(int(float64(f.limit)*min(2, float64(target)/float64(f.minDelay))), maxFlight)
+		f.cuts = 0
+		f.probe()
+	}
+	if !f.startup {
+		f.limit = f.target()
 	}
 }
 
-// cut lowers the limit in proportion to the queue. If that does not lower the
-// delay twice in a row, the queue is a rival's or the path has changed: the
-// delay is then the new normal.
-func (f *flight) cut(now time.Time, target time.Duration) {
-	if f.cuts == 0 {
-		f.beforeCut = f.limit
-	} else if float64(f.minDelay) >= 0.9*float64(f.cutDelay) {
-		if f.stuck++; f.stuck == 2 {
-			f.path.reset(now, f.minDelay)
-			f.limit, f.startup = f.beforeCut, true
-			f.cuts, f.stuck = 0, 0
-			return
-		}
-	} else {
-		f.stuck = 0
+// noteRate keeps the round's rate. That of a round in which the source was the
+// limit counts only if it is higher than all.
+func (f *flight) noteRate() {
+	switch r := &f.round; {
+	case r.full:
+		f.newest = (f.newest + 1) % rateRounds
+		f.rates[f.newest] = r.rate
+	case r.rate > f.maxRate():
+		f.rates[f.newest] = r.rate
 	}
-	f.cuts++
-	f.cutDelay = f.minDelay
-	f.startup = false
-	factor := max(0.5, float64(target)/float64(f.minDelay))
-	cut := max(int(float64(min(f.limit, f.most))*factor), minFlight)
-	f.skip = float64(cut) < 0.9*float64(f.limit)
-	f.limit = cut
 }
 
-// path holds the smallest delay of the last 5 to 10 s, which all carriers of a
-// session share.
+func (f *flight) maxRate() (m float64) {
+	for _, r := range f.rates {
+		m = max(m, r)
+	}
+	return m
+}
+
+// leaveStartup ends the doubling once there is a queue, or the rate has
+// stopped growing.
+func (f *flight) leaveStartup(queue time.Duration) {
+	if m := f.maxRate(); m >= 1.25*f.startMax {
+		f.startMax, f.flat = m, 0
+	} else if f.round.binding {
+		f.flat++
+	}
+	f.startup = f.flat < 3 && (queue <= f.tolerable() || f.round.samples < fewSamples)
+}
+
+// tolerable is how long a queue may be without a cut.
+func (f *flight) tolerable() time.Duration {
+	messages := time.Duration(0)
+	if m := f.maxRate(); m > 0 {
+		messages = time.Duration(2 * spareBytes / m * float64(time.Second))
+	}
+	return max(queueTime, messages) + f.path.min()/8
+}
+
+// cut forgets older rates: the path gives less than it did. If that has not
+// helped three times in a row, the queue is a rival's or the path has become
+// longer: its delay is then the new normal.
+func (f *flight) cut(now time.Time) {
+	f.clear = 0
+	if f.cuts++; f.cuts == 3 {
+		f.cuts = 0
+		f.path.reset(now, f.round.min)
+	}
+	f.rates = [rateRounds]float64{f.round.rate}
+	f.newest = 0
+}
+
+// probe counts the rounds in which W held bulk back although some message met
+// no queue.
+func (f *flight) probe() {
+	switch {
+	case f.round.min-f.path.min() >= clearTime:
+		f.clear = 0
+	case f.round.binding:
+		f.clear++
+	}
+}
+
+// target is W: what the path holds, and some to spare.
+func (f *flight) target() int {
+	m := f.maxRate()
+	holds := m * f.path.min().Seconds()
+	if f.drain {
+		return max(int(0.75*holds), minFlight)
+	}
+	w := holds + max(m*(spareTime+f.jitter).Seconds(), spareBytes)
+	for range max(0, min(f.clear-clearRounds+1, 3)) {
+		w *= 1.25
+	}
+	return min(max(int(w), minFlight), maxFlight)
+}
+
+// path holds the smallest delay that the carriers of a session have seen
+// lately, which they share.
 type path struct {
-	since             time.Time // when recent began
-	recent, before    time.Duration
-	haveRecent, haveB bool
+	smallest time.Duration // 0: none was seen
+	at       time.Time     // when
 }
 
-const pathPeriod = 5 * time.Second
+// pathAge is how long the smallest delay is believed without being seen again.
+const pathAge = 10 * time.Second
 
 func (p *path) observe(now time.Time, d time.Duration) {
-	if now.Sub(p.since) >= pathPeriod {
-		p.before, p.haveB = p.recent, p.haveRecent && now.Sub(p.since) < 2*pathPeriod
-		p.haveRecent, p.since = false, now
-	}
-	if !p.haveRecent || d < p.recent {
-		p.recent, p.haveRecent = d, true
+	if d > 0 && (p.smallest == 0 || d <= p.smallest) {
+		p.smallest, p.at = d, now
 	}
 }
 
 // min returns the smallest delay, 0 if none was seen.
-func (p *path) min() time.Duration {
-	switch {
-	case p.haveRecent && p.haveB:
-		return min(p.recent, p.before)
-	case p.haveRecent:
-		return p.recent
-	case p.haveB:
-		return p.before
-	}
-	return 0
-}
+func (p *path) min() time.Duration { return p.smallest }
+
+func (p *path) old(now time.Time) bool { return now.Sub(p.at) > pathAge }
 
 // reset makes d the smallest delay, whatever was seen before.
-func (p *path) reset(now time.Time, d time.Duration) {
-	*p = path{since: now, recent: d, haveRecent: true}
-}
+func (p *path) reset(now time.Time, d time.Duration) { *p = path{d, now} }

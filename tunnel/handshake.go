@@ -255,6 +255,7 @@ func (s *Session) serverHello(hello *frame.Hello) (*frame.Hello, error) {
 		return nil, protocolError("carrier id %d is not new", hello.Carrier)
 	}
 	s.lastCarrier = max(s.lastCarrier, hello.Carrier)
+	s.confirmed = s.confirmed || hello.Session == s.id // the client has had our HELLO
 	if err := s.arrivals(hello.Received); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type incoming struct {
 	window    uint64    // how far beyond read the next credit goes
 	epoch     time.Time // since when consumption is being measured
 	epochRead uint64    // read at that time
+	consumed  uint64    // read in a round trip, as last measured
 	compactAt int       // pieces in later at which to count and merge them
 }
 
@@ -221,11 +222,11 @@ func (in *incoming) done() bool {
 }
 
 // creditDue returns the limit to tell the peer, and whether it is worth
-// telling: once half of the window has been read. It lets the window grow to
-// twice what the reader consumes in a round trip, as far as budget allows,
+// telling: once a quarter of the window has been read. It lets the window grow
+// to twice what the reader consumes in a round trip, as far as budget allows,
 // and shrink when the reader has become slow.
 func (in *incoming) creditDue(now time.Time, rtt time.Duration, budget *int) (uint64, bool) {
-	if in.hasFinal || in.discard || in.reset != nil || in.limit-in.read > in.window/2 {
+	if in.hasFinal || in.discard || in.reset != nil || in.limit-in.read > in.window/4*3 {
 		return in.limit, false
 	}
 	in.tune(now, rtt, budget)
@@ -236,19 +237,31 @@ func (in *incoming) creditDue(now time.Time, rtt time.Duration, budget *int) (ui
 	return in.limit, false
 }
 
+// observe starts measuring what is read when the first bytes after a pause come.
+func (in *incoming) observe(now time.Time, rtt time.Duration) {
+	if in.read == in.ready && now.Sub(in.epoch) > 4*max(rtt, minTuneRTT) {
+		in.epoch, in.epochRead, in.consumed = now, in.read, 0
+	}
+}
+
 // tune sizes the window by what was read since the last time, at least a round
-// trip ago.
+// trip ago: to twice that, so that credit is never the limit; to four times
+// while it grows, so that credit does not slow the sender's start.
 func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 	rtt = max(rtt, minTuneRTT)
 	elapsed := now.Sub(in.epoch)
 	if elapsed < rtt {
 		return
 	}
-	target := 2 * uint64(float64(in.read-in.epochRead)*float64(rtt)/float64(elapsed))
-	in.epoch, in.epochRead = now, in.read
+	consumed := uint64(float64(in.read-in.epochRead) * float64(rtt) / float64(elapsed))
+	target := 2 * consumed
+	if consumed > in.consumed+in.consumed/4 {
+		target = 4 * consumed
+	}
+	in.epoch, in.epochRead, in.consumed = now, in.read, consumed
 	switch {
 	case target > in.window:
-		grown := min(2*in.window, target, maxWindow, in.window+uint64(max(*budget, 0))/4)
+		grown := min(target, maxWindow, in.window+uint64(max(*budget, 0))/4)
 		*budget -= int(grown - in.window)
 		in.window = grown
 	case target < in.window/8 && in.window > initialWindow:

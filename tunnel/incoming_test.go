@@ -291,18 +291,18 @@ func TestWindowTakesAQuarter(t *testing.T) {
 	}
 }
 
-// TestNoCreditWithoutNeed checks that credit is given in halves of a window and
+// TestNoCreditWithoutNeed checks that credit is given in quarters of a window and
 // never for what cannot come.
 func TestNoCreditWithoutNeed(t *testing.T) {
 	budget := 0
 	in := newIncoming(nil)
-	in.read = initialWindow/2 - 1
+	in.read = initialWindow/4 - 1
 	if _, due := in.creditDue(time.Now(), 0, &budget); due {
-		t.Error("credit before half of the window was read")
+		t.Error("credit before a quarter of the window was read")
 	}
 	in.read++
-	if limit, due := in.creditDue(time.Now(), 0, &budget); !due || limit != initialWindow*3/2 {
-		t.Errorf("credit %d, due %v after half of the window", limit, due)
+	if limit, due := in.creditDue(time.Now(), 0, &budget); !due || limit != initialWindow*5/4 {
+		t.Errorf("credit %d, due %v after a quarter of the window", limit, due)
 	}
 	for name, in := range map[string]*incoming{
 		"FIN":     {window: initialWindow, hasFinal: true},

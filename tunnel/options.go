@@ -74,6 +74,10 @@ const (
 	// maxLost is how many lost carriers a session remembers for its next HELLO.
 	maxLost = 16
 
+	// maxUnacked is how many messages a carrier may have in flight: a peer that
+	// makes us answer and never acks would fill our memory with what we remember of them.
+	maxUnacked = 128 << 10
+
 	// interactiveBytes in interactivePeriod is the most that a stream may send
 	// and still go before bulk.
 	interactiveBytes  = 64 << 10
@@ -88,7 +92,7 @@ const (
 	// ackBytes and ackInterval: an ACK goes out once that much came in and
 	// that long has passed since the last one; ackDelay: less waits that long
 	// for data to ride on.
-	ackBytes    = 32 << 10
+	ackBytes    = 16 << 10
 	ackInterval = time.Millisecond
 	ackDelay    = 25 * time.Millisecond
 
@@ -108,6 +112,8 @@ const (
 	maxFlowDatagrams = 64
 	maxDatagramBytes = 256 << 10
 
+	// brokenLinger is how long a carrier that cannot be written to is still read.
+	brokenLinger = 100 * time.Millisecond
 	// closeLinger is how long a session that ends waits for its CLOSE to be written.
 	closeLinger = time.Second
 )

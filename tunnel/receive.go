@@ -19,8 +19,7 @@ func (a *attachment) readLoop() {
 			a.lose(fmt.Errorf("carrier lost: %w", err))
 		case !a.lost:
 			if err := a.receive(time.Now(), r.buf, n); err != nil {
-				a.s.end(err)
-				a.lose(err)
+				a.s.end(err) // the carrier stays until the CLOSE is written
 			}
 		}
 		lost := a.lost
@@ -87,6 +86,10 @@ func (a *attachment) receive(now time.Time, buf *buffer, n int) error {
 			return nil
 		}
 	}
+	if a.inFlight.len() > maxUnacked {
+		a.lose(errNoAcks)
+		return nil
+	}
 	a.alive(now)
 	if asks || n == 0 {
 		a.ackLater(now, max(n, 1))
@@ -104,7 +107,7 @@ func (a *attachment) alive(now time.Time) {
 		a.askedAt = now
 		a.s.schedule(now.Add(a.suspectAfter()))
 	}
-	if a.suspect {
+	if a.suspect && a.broken == nil {
 		a.suspect = false
 		a.s.changed.Broadcast()
 	}
@@ -131,13 +134,9 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 	switch f.Type {
 	case frame.TypeStream:
 		if len(f.Data) > 0 {
-			a.flowing = a.flowing || now.Sub(a.dataAt) < stallAfter
-			a.dataAt = now
-			if s.client {
-				s.schedule(now.Add(stallAfter))
-			}
+			s.dataCame(now)
 		}
-		return s.onStream(f, buf)
+		return s.onStream(now, f, buf)
 	case frame.TypeCarrierAck:
 		return a.onAck(now, f.Count, time.Duration(min(f.Delay, uint64(time.Hour/time.Microsecond)))*time.Microsecond)
 	case frame.TypeCredit:
@@ -167,7 +166,21 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 	return nil
 }
 
-func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
+// dataCame watches a client's incoming data: when it was flowing and stops, the
+// client asks whether its carriers are alive. The server's own unacked data
+// tells the server, but only the client can dial.
+func (s *Session) dataCame(now time.Time) {
+	if !s.client {
+		return
+	}
+	s.flowing = s.flowing || now.Sub(s.dataAt) < stallAfter
+	s.dataAt, s.stallAsked = now, false
+	if s.flowing {
+		s.schedule(now.Add(stallAfter))
+	}
+}
+
+func (s *Session) onStream(now time.Time, f *frame.Frame, buf *buffer) error {
 	st, err := s.peerStream(f.Stream)
 	if st == nil || err != nil {
 		return err
@@ -185,13 +198,15 @@ func (s *Session) onStream(f *frame.Frame, buf *buffer) error {
 	if f.Fin {
 		in.hasFinal, in.final = true, end
 	}
+	in.observe(now, s.path.min())
 	if err := in.insert(f.Offset, f.Data, buf); err != nil {
 		return err
 	}
 	st.speak()
 	if in.read < in.ready || in.hasFinal {
-		st.readable.Signal()
+		st.readable.Broadcast() // Read and ReceiveDatagram may both wait
 	}
+	st.checkDone()
 	s.forget(st)
 	return nil
 }
@@ -276,10 +291,10 @@ func (a *attachment) onAck(now time.Time, count uint64, delay time.Duration) err
 	if count <= a.ackedCount {
 		return nil
 	}
-	newest, n := a.settle(count)
+	newest, asking, n := a.settle(count)
 	d := now.Sub(newest.sent) - delay
 	if n > 0 {
-		a.flight.acked(now, count, n, d, a.sentCount)
+		a.flight.acked(now.Add(-delay), count, n, asking, d, a.sentCount)
 		a.measured(d)
 	}
 	return nil

@@ -37,16 +37,19 @@ func (a *attachment) flush(inline bool) {
 	}
 	a.writing, a.inline = true, inline
 	for !a.lost {
-		buf, msg := a.build(time.Now())
+		now := time.Now()
+		buf, msg := a.build(now)
 		if buf == nil {
 			break
 		}
 		closing := a.closeDue
 		a.s.mu.Unlock()
 		err := a.encodeAndWrite(buf, msg)
+		took := time.Since(now)
 		a.s.mu.Lock()
+		a.flight.blocked = took >= blockedTime
 		if err != nil {
-			a.lose(err)
+			a.fail(err)
 		} else if closing {
 			a.lose(a.s.err)
 		}
@@ -82,6 +85,9 @@ func (a *attachment) encodeAndWrite(buf *buffer, msg []byte) error {
 // hasWork reports whether build would make a message.
 func (a *attachment) hasWork() bool {
 	s := a.s
+	if a.broken != nil {
+		return false
+	}
 	if a.closeDue || a.ackDue || a.pongDue || a.pingDue || a.interactive.len() > 0 {
 		return true
 	}
@@ -102,7 +108,7 @@ func (a *attachment) bulkReady() bool {
 		return false
 	}
 	if !a.flight.allows(minBulk) {
-		a.flight.binding = true
+		a.flight.round.binding = true
 		return false
 	}
 	return true
@@ -175,7 +181,7 @@ func (a *attachment) recordSent(now time.Time, size int, asks bool) {
 	m := message{sent: now, asks: asks}
 	if asks {
 		m.bytes = size
-		a.flight.sent(now, a.sentCount, size)
+		m.sample = a.flight.sent(now, a.sentCount, size)
 		a.asks++
 		a.lastSent = now
 		if a.askedAt.IsZero() {

@@ -64,6 +64,10 @@ type Session struct {
 	peerGoAway    GoAway
 	peerLeaving   bool
 
+	dataAt     time.Time // client: when stream data last came, or was last asked for
+	flowing    bool      // it came in a steady flow
+	stallAsked bool      // it stopped, and the carriers were asked
+
 	receiveBudget int // left for windows above initialWindow
 	sendCharged   int // held by streams beyond initialWindow each
 	sendWaiters   bool
@@ -236,7 +240,7 @@ func (s *Session) end(why error) {
 		st.abandon()
 	}
 	for s.acceptable.len() > 0 {
-		s.acceptable.pop()
+		s.acceptable.pop().in.drop() // nobody will read it
 	}
 	clear(s.streams)
 	s.limbo, s.control, s.datagrams = nil, deque[*Stream]{}, deque[datagram]{}
@@ -278,9 +282,12 @@ func (s *Session) peerStream(id uint64) (*Stream, error) {
 	if n >= s.peerMax {
 		return nil, protocolError("stream %d is beyond the limit of %d", id, s.peerMax)
 	}
-	for ; s.peerOpened <= n; s.peerOpened++ {
-		s.newStream(s.peerOpened<<1|id&1, false)
-		s.counters.accepted++
+	if s.peerOpened <= n {
+		for ; s.peerOpened <= n; s.peerOpened++ {
+			s.newStream(s.peerOpened<<1|id&1, false)
+			s.counters.accepted++
+		}
+		s.offerStreams()
 	}
 	return s.streams[id], nil
 }
@@ -292,15 +299,30 @@ func (s *Session) forget(st *Stream) {
 	if !st.forgotten && st.in.done() && st.out.done() {
 		st.forgotten = true
 		delete(s.streams, st.id)
-		s.receiveBudget += int(st.in.window - initialWindow)
 		s.changed.Broadcast()
 	}
+	st.refund()
 	if !st.forgotten || st.own || !st.released || st.slotBack {
 		return
 	}
 	st.slotBack = true
 	s.peerMax++
-	if s.peerTold-s.peerOpened < s.opt.MaxStreams/2 {
+	s.offerStreams()
+}
+
+// refund gives back what a stream's window had of the budget once the stream
+// is over and nothing of it is left to read.
+func (st *Stream) refund() {
+	if st.forgotten && st.in.held == 0 {
+		st.session.receiveBudget += int(st.in.window - initialWindow)
+		st.in.window = initialWindow
+	}
+}
+
+// offerStreams tells the peer of slots that came back once it has used half of
+// those it knows of.
+func (s *Session) offerStreams() {
+	if s.peerMax > s.peerTold && s.peerTold-s.peerOpened <= s.opt.MaxStreams/2 {
 		s.maxStreamsDue = true
 		s.wakeAny()
 	}

@@ -33,16 +33,17 @@ type Stream struct {
 	creditDue      bool
 	resetDue       bool
 	stopDue        bool
-	inControl      bool        // in session.control
-	home           *attachment // which carrier it is sent on
-	queued         bool        // in one of home's queues
-	turn           int         // bytes left of its turn in the bulk queue
-	periodStart    time.Time   // of interactivePeriod
-	periodBytes    int         // sent in it
-	charged        int         // of session.sendCharged
-	datagrams      deque[datagram]
-	spoken         bool // the peer has said something on it, or we opened it
-	abandoned      bool // the session is over
+	inControl      bool            // in session.control
+	home           *attachment     // which carrier it is sent on
+	queued         bool            // in one of home's queues
+	turn           int             // bytes left of its turn in the bulk queue
+	periodStart    time.Time       // of interactivePeriod
+	periodBytes    int             // sent in it
+	charged        int             // of session.sendCharged
+	datagrams      deque[datagram] // received, not read
+	datagramsDue   int             // of ours, waiting in session.datagrams
+	spoken         bool            // the peer has said something on it, or we opened it
+	abandoned      bool            // the session is over
 	forgotten      bool
 	released       bool // the handler has ended
 	slotBack       bool
@@ -156,6 +157,7 @@ func (st *Stream) consumed(n int) {
 	s := st.session
 	st.received += uint64(n)
 	s.counters.received += uint64(n)
+	st.refund()
 	if st.abandoned {
 		return
 	}
@@ -197,6 +199,7 @@ func (st *Stream) CloseRead(code uint64, reason string) error {
 }
 
 func (st *Stream) stop(why *StreamError) {
+	st.dropDatagrams()
 	if st.in.discard || st.in.reset != nil {
 		return
 	}
@@ -266,7 +269,9 @@ func (st *Stream) Done() <-chan struct{} {
 
 // checkDone closes Done's channel if its time has come.
 func (st *Stream) checkDone() {
-	over := st.abandoned || st.in.reset != nil && (st.stopped != nil || st.out.finAcked)
+	in := &st.in
+	complete := in.hasFinal && in.ready == in.final
+	over := st.abandoned || in.reset != nil && (st.stopped != nil || st.out.finAcked) || complete && st.stopped != nil
 	if st.doneCh == nil || !over {
 		return
 	}

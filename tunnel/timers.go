@@ -85,6 +85,7 @@ func (s *Session) tick(now time.Time) (next time.Time) {
 			s.end(&CloseError{Code: CloseExpired, Reason: "no carrier for longer than the resume timeout"})
 		}
 	}
+	soonest(s.tickFlow(now))
 	for _, a := range append([]*attachment(nil), s.attached...) {
 		if late && !a.askedAt.IsZero() {
 			a.askedAt = now // this machine slept, not the peer
@@ -116,25 +117,40 @@ func (a *attachment) tickAck(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// tickPing asks an idle carrier whether it is alive, and a client asks when
-// data that was flowing has stopped.
-func (a *attachment) tickPing(now time.Time) time.Time {
-	due := a.lastSent.Add(a.pingIn)
-	stalled := a.dataAt.Add(stallAfter)
-	watch := a.s.client && a.flowing && !a.dataAt.IsZero()
-	if watch && !now.Before(stalled) {
-		a.flowing, watch = false, false
-		if a.asks == 0 {
+// tickFlow asks the carriers when data that was flowing has stopped. If they
+// answer and still none comes, it was the peer's to stop; if they do not, it
+// asks those that come after them too.
+func (s *Session) tickFlow(now time.Time) time.Time {
+	stalled := s.dataAt.Add(stallAfter)
+	switch {
+	case !s.flowing:
+		return time.Time{}
+	case now.Before(stalled):
+		return stalled
+	}
+	answered := s.stallAsked && len(s.attached) > 0
+	for _, a := range s.attached {
+		if a.asks > 0 || a.pingDue {
+			answered = false
+		} else if !s.stallAsked {
 			a.ping()
 		}
 	}
+	if answered {
+		s.flowing = false
+		return time.Time{}
+	}
+	s.dataAt, s.stallAsked = now, len(s.attached) > 0
+	return now.Add(stallAfter)
+}
+
+// tickPing asks an idle carrier whether it is alive.
+func (a *attachment) tickPing(now time.Time) time.Time {
+	due := a.lastSent.Add(a.pingIn)
 	if !now.Before(due) {
 		a.pingIn = jittered(a.s.opt.KeepAlive)
 		a.ping()
 		due = now.Add(a.pingIn)
-	}
-	if watch && stalled.Before(due) {
-		return stalled
 	}
 	return due
 }
@@ -148,7 +164,15 @@ func (a *attachment) ping() {
 // tickSilence finds carriers that owe an answer: suspect after a while, lost
 // after a longer one.
 func (a *attachment) tickSilence(now time.Time) time.Time {
-	if a.askedAt.IsZero() || a.lost {
+	switch {
+	case a.lost:
+		return time.Time{}
+	case a.broken != nil && now.Before(a.brokenUntil):
+		return a.brokenUntil
+	case a.broken != nil:
+		a.lose(a.broken)
+		return time.Time{}
+	case a.askedAt.IsZero():
 		return time.Time{}
 	}
 	s := a.s

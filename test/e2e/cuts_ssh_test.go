@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,9 @@ func TestCutsSSHCounter(t *testing.T) {
 	}
 	if code := p.wait(t, patience); code != 0 {
 		t.Errorf("ssh: exit %d", code)
+	}
+	if worst := slices.Max(gaps); worst > 3*time.Second {
+		t.Errorf("the counter stood still for %v after a cut, want ≤ 3 s even when nothing was closed", worst)
 	}
 	t.Logf("%d lines over %d cuts %v; next line after each cut: %v", lines.Load(), cuts, relay.Stats().Cuts, gaps)
 }

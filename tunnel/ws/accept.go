@@ -3,7 +3,7 @@ package ws
 import (
 	"bufio"
 	"bytes"
-	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -51,11 +51,12 @@ func accept(w http.ResponseWriter, r *http.Request, o AcceptOptions) (*Conn, err
 	hijacker := &hijacker{ResponseWriter: w}
 	library, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{
 		Subprotocols:   o.Subprotocols,
-		OnPingReceived: func(context.Context, []byte) bool { return conn.cork.admitPong() },
+		OnPingReceived: conn.onPing,
 	})
 	if err != nil {
 		return nil, err
 	}
+	conn.secured, _ = hijacker.cork.conn.(*tls.Conn)
 	conn.start(library, hijacker.cork)
 	return conn, nil
 }
@@ -106,7 +107,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	tune(conn) // has happened below a NewListener, not below another one
-	h.cork = newFrameCork(conn, bytes.Clone(early))
+	h.cork = newFrameCork(conn, bytes.Clone(early), false)
 	return hijacked{conn, h.cork}, bufio.NewReadWriter(
 		bufio.NewReaderSize(h.cork, hijackBuffer),
 		bufio.NewWriterSize(h.cork, hijackBuffer)), nil

@@ -2,16 +2,13 @@ package ws
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 )
@@ -24,8 +21,8 @@ import (
 type Conn struct {
 	library *websocket.Conn
 	cork    *frameCork
+	secured *tls.Conn // nil for plaintext, even through an https proxy
 	max     int
-	client  bool
 
 	beyond [1]byte // where the reader looks for a byte too many
 
@@ -43,6 +40,12 @@ func (c *Conn) start(library *websocket.Conn, cork *frameCork) {
 	// can end costs two dozen allocations a message.
 	c.library, c.cork = library, cork
 	library.SetReadLimit(readLimit)
+}
+
+// onPing is called by the library's reader; false: no pong is to be written.
+func (c *Conn) onPing(_ context.Context, payload []byte) bool {
+	c.cork.answer(payload)
+	return false
 }
 
 // MaxMessage is the largest payload, in bytes, that WriteMessages takes: with
@@ -68,13 +71,13 @@ func (c *Conn) NetConn() net.Conn {
 	return inner
 }
 
-// TLS is the state of the connection to the server agent, or false for a
-// plaintext WebSocket.
+// TLS is the state of the TLS connection between client and server, and false
+// for a plaintext WebSocket.
 func (c *Conn) TLS() (tls.ConnectionState, bool) {
-	if t, ok := c.cork.conn.(*tls.Conn); ok {
-		return t.ConnectionState(), true
+	if c.secured == nil {
+		return tls.ConnectionState{}, false
 	}
-	return tls.ConnectionState{}, false
+	return c.secured.ConnectionState(), true
 }
 
 // ReadMessage waits for the next binary message. Once one has begun it calls
@@ -84,7 +87,7 @@ func (c *Conn) TLS() (tls.ConnectionState, bool) {
 // It returns an error that wraps io.EOF when the peer is gone (a *CloseError
 // when it said so), net.ErrClosed after Close, ErrTextMessage and
 // ErrMessageTooLarge for messages of that kind, and a network or protocol error
-// otherwise. After any error the carrier is of no more use.
+// otherwise. After any error the carrier is of no more use and must be closed.
 func (c *Conn) ReadMessage(take func() []byte) (int, error) {
 	kind, r, err := c.library.Reader(context.Background())
 	if err != nil {
@@ -144,7 +147,7 @@ func (c *Conn) readError(err error) error {
 //
 // It returns ErrMessageTooLarge, wrapped, without having sent anything when an
 // element is larger than MaxMessage. After any other error, net.ErrClosed after
-// Close among them, the carrier is of no more use.
+// Close among them, the carrier is of no more use and must be closed.
 func (c *Conn) WriteMessages(msgs [][]byte) error {
 	for _, m := range msgs {
 		if len(m) > c.max {
@@ -168,7 +171,7 @@ func (c *Conn) WriteMessages(msgs [][]byte) error {
 // gather passes msgs through the library into the cork.
 func (c *Conn) gather(msgs [][]byte) error {
 	header := maxHeaderServer
-	if c.client {
+	if c.cork.client {
 		header = maxHeaderClient
 	}
 	for _, m := range msgs {
@@ -183,12 +186,12 @@ func (c *Conn) gather(msgs [][]byte) error {
 }
 
 // Close ends the carrier and unblocks its reader and writer. It tries to send a
-// close frame, with status 1000 when cause is nil and otherwise 1001 with
-// cause's text, and TLS's close_notify; then it closes the connection. With a
-// nil cause it waits up to 50 ms for a writer to finish and for these two to
-// leave; with a cause it sends them only if nobody is writing. It never takes
-// longer than about 100 ms, never waits for the peer's answer, and always
-// returns nil. Only the first call does anything.
+// close frame, with status 1000 when cause is nil and otherwise 1001 with the
+// beginning of cause's text, and TLS's close_notify; then it closes the
+// connection. With a cause, a writer at work is cut off at once and nothing is
+// sent; without one, what it has begun to write gets 50 ms to leave before. In
+// no case does Close take longer than about 100 ms or wait for the peer's
+// answer. It always returns nil; only the first call does anything.
 func (c *Conn) Close(cause error) error {
 	if cause == nil {
 		c.closeWith(errors.New("no longer needed"), websocket.StatusNormalClosure, "", true)
@@ -203,7 +206,7 @@ func (c *Conn) closeWith(cause error, code websocket.StatusCode, reason string, 
 		c.closed.Store(&closing{cause})
 		var last []byte
 		if !c.readEnded.Load() {
-			last = closeFrame(code, reason, c.client)
+			last = closeFrame(code, reason, c.cork.client)
 		}
 		_ = c.cork.shut(last, patient)
 		_ = c.library.CloseNow()
@@ -214,35 +217,4 @@ func (c *Conn) closeWith(cause error, code websocket.StatusCode, reason string, 
 // error is what readers and writers get after Close.
 func (c *closing) error() error {
 	return fmt.Errorf("carrier closed here (%v): %w", c.cause, net.ErrClosed)
-}
-
-// closeFrame is a close frame (RFC 6455 §5.5.1). It is made here because the
-// library, having sent one, waits seconds for the peer's.
-func closeFrame(code websocket.StatusCode, reason string, masked bool) []byte {
-	const fin, opClose, maskBit, maxReason = 0x80, 0x8, 0x80, 123
-	reason = truncate(reason, maxReason)
-	frame := []byte{fin | opClose, byte(2 + len(reason))}
-	var key [4]byte
-	if masked {
-		_, _ = rand.Read(key[:]) // never fails
-		frame[1] |= maskBit
-		frame = append(frame, key[:]...)
-	}
-	at := len(frame)
-	frame = binary.BigEndian.AppendUint16(frame, uint16(code))
-	frame = append(frame, reason...)
-	for i := range frame[at:] {
-		frame[at+i] ^= key[i%4]
-	}
-	return frame
-}
-
-// truncate cuts s to at most limit bytes of valid UTF-8.
-func truncate(s string, limit int) string {
-	s = clean(s, limit)
-	for len(s) > limit {
-		_, size := utf8.DecodeLastRuneInString(s)
-		s = s[:len(s)-size]
-	}
-	return s
 }

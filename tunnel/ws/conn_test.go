@@ -2,9 +2,19 @@ package ws
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"pgregory.net/rapid"
 )
 
 // pattern is n bytes that differ from place to place.
@@ -17,25 +27,438 @@ func pattern(n int) []byte {
 	return b
 }
 
+// transfer writes msgs at one end and compares what the other end reads.
+func transfer(t testing.TB, from, to *Conn, msgs [][]byte) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- from.WriteMessages(msgs) }()
+	for i, want := range msgs {
+		if got := read(t, to); !bytes.Equal(got, want) {
+			return fmt.Errorf("message %d: sent %d bytes, got %d others", i, len(want), len(got))
+		}
+	}
+	return <-done
+}
+
 func TestEcho(t *testing.T) {
 	sizes := []int{0, 1, 2, 125, 126, 127, 511, 512, 513, 1 << 10, 4095, 4096, 4097, 16376, 16380,
 		16383, 16384, 16385, 32768, 49152, 65519, 65520, 65527, 65528, 65529, 65532}
 	for _, secure := range []bool{true, false} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			client, server := startServer(t, secure).pair(t)
+			for _, c := range []*Conn{client, server} {
+				if _, ok := c.TLS(); ok != secure {
+					t.Errorf("TLS says %v", ok)
+				}
+			}
 			for _, n := range sizes {
-				m := pattern(n)
+				m := [][]byte{pattern(n)}
 				if n <= client.MaxMessage() {
-					write(t, client, m)
-					if got := read(t, server); !bytes.Equal(got, m) {
-						t.Fatalf("client to server, %d bytes: got %d other bytes", n, len(got))
+					if err := transfer(t, client, server, m); err != nil {
+						t.Fatalf("client to server: %v", err)
 					}
 				}
-				write(t, server, m)
-				if got := read(t, client); !bytes.Equal(got, m) {
-					t.Fatalf("server to client, %d bytes: got %d other bytes", n, len(got))
+				if err := transfer(t, server, client, m); err != nil {
+					t.Fatalf("server to client: %v", err)
 				}
 			}
 		})
 	}
+}
+
+func TestAnySequenceArrives(t *testing.T) {
+	s := startServer(t, true)
+	client, server := s.pair(t)
+	source := pattern(corkSize)
+	rapid.Check(t, func(rt *rapid.T) {
+		from, to := server, client
+		if rapid.Bool().Draw(rt, "up") {
+			from, to = client, server
+		}
+		lengths := rapid.SliceOfN(rapid.OneOf(
+			rapid.IntRange(0, 300),
+			rapid.IntRange(16000, 17000),
+			rapid.IntRange(0, from.MaxMessage()),
+			rapid.Just(from.MaxMessage()),
+		), 1, 12).Draw(rt, "lengths")
+		var msgs [][]byte
+		for _, n := range lengths {
+			at := rapid.IntRange(0, len(source)-n).Draw(rt, "at")
+			msgs = append(msgs, source[at:at+n])
+		}
+		if err := transfer(t, from, to, msgs); err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+func TestWriteLeavesSlicesAlone(t *testing.T) {
+	client, server := startServer(t, true).pair(t)
+	m := pattern(20000)
+	if err := transfer(t, client, server, [][]byte{m}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(m, pattern(20000)) {
+		t.Error("the message was modified: masked in place?")
+	}
+}
+
+func TestTooLargeToWrite(t *testing.T) {
+	client, server := startServer(t, true).pair(t)
+	for _, c := range []*Conn{client, server} {
+		err := c.WriteMessages([][]byte{{1}, make([]byte, c.MaxMessage()+1)})
+		if !errors.Is(err, ErrMessageTooLarge) {
+			t.Errorf("got %v, want ErrMessageTooLarge", err)
+		}
+	}
+	if err := transfer(t, client, server, [][]byte{{2}}); err != nil {
+		t.Errorf("after a refused write: %v", err)
+	}
+}
+
+func TestTakeOnlyWhenAMessageHasBegun(t *testing.T) {
+	client, server := startServer(t, true).pair(t)
+	taken := make(chan struct{}, 1)
+	got := make(chan int, 1)
+	go func() {
+		n, _ := server.ReadMessage(func() []byte {
+			taken <- struct{}{}
+			return make([]byte, readLimit)
+		})
+		got <- n
+	}()
+	// A round trip the other way shows that time has passed for the reader.
+	if err := transfer(t, server, client, [][]byte{{1}}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-taken:
+		t.Fatal("a buffer was taken while nothing came")
+	default:
+	}
+	write(t, client, []byte("abc"))
+	if n := <-got; n != 3 || len(taken) != 1 {
+		t.Errorf("read %d bytes with %d buffers", n, len(taken))
+	}
+}
+
+func TestBufferSizes(t *testing.T) {
+	tests := []struct {
+		buffer, message int
+		fits            bool
+	}{
+		{10, 10, true}, {10, 11, false}, {0, 0, true}, {0, 1, false},
+		{1 << 17, readLimit, true}, {1 << 17, readLimit + 1, false}, {readLimit, readLimit, true}, {readLimit, readLimit + 1, false},
+	}
+	s := startServer(t, false)
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%d in %d", tt.message, tt.buffer), func(t *testing.T) {
+			library, server := s.libraryPair(t)
+			go func() { _ = library.Write(context.Background(), websocket.MessageBinary, make([]byte, tt.message)) }()
+			n, err := server.ReadMessage(func() []byte { return make([]byte, tt.buffer) })
+			if tt.fits && (err != nil || n != tt.message) {
+				t.Errorf("got %d, %v", n, err)
+			}
+			if tt.fits {
+				return
+			}
+			if !errors.Is(err, ErrMessageTooLarge) {
+				t.Errorf("got %d, %v, want ErrMessageTooLarge", n, err)
+			}
+			_ = server.Close(err)
+			expectStatus(t, library, websocket.StatusMessageTooBig)
+		})
+	}
+}
+
+// libraryPair is a carrier at the server whose client is the bare library.
+func (s *testServer) libraryPair(t *testing.T) (*websocket.Conn, *Conn) {
+	t.Helper()
+	library, _, err := websocket.Dial(t.Context(), s.url, &websocket.DialOptions{Subprotocols: []string{testProtocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := <-s.accepted
+	t.Cleanup(func() {
+		_ = server.Close(nil)
+		_ = library.CloseNow()
+	})
+	return library, server
+}
+
+// expectStatus reads until the peer's close frame.
+func expectStatus(t *testing.T, c *websocket.Conn, want websocket.StatusCode) websocket.CloseError {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for {
+		_, _, err := c.Read(ctx)
+		if err == nil {
+			continue
+		}
+		ce, _ := errors.AsType[websocket.CloseError](err)
+		if ce.Code != want {
+			t.Errorf("got %v, want a close frame with %v", err, want)
+		}
+		return ce
+	}
+}
+
+func TestTextMessage(t *testing.T) {
+	library, server := startServer(t, false).libraryPair(t)
+	if err := library.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := server.ReadMessage(func() []byte {
+		t.Error("a buffer was taken for a text message")
+		return make([]byte, readLimit)
+	})
+	if !errors.Is(err, ErrTextMessage) {
+		t.Errorf("got %v, want ErrTextMessage", err)
+	}
+	if err := server.WriteMessages([][]byte{{1}}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a write afterwards: %v, want net.ErrClosed", err)
+	}
+	expectStatus(t, library, websocket.StatusUnsupportedData)
+}
+
+func TestFragmentedMessage(t *testing.T) {
+	library, server := startServer(t, false).libraryPair(t)
+	w, err := library.Writer(t.Context(), websocket.MessageBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent []byte
+	for _, n := range []int{1, 0, 5000, 126} {
+		p := pattern(n)
+		sent = append(sent, p...)
+		if _, err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, server); !bytes.Equal(got, sent) {
+		t.Errorf("%d fragments' bytes arrived as %d others", len(sent), len(got))
+	}
+}
+
+func TestPeerCloses(t *testing.T) {
+	library, server := startServer(t, false).libraryPair(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := library.Close(websocket.StatusGoingAway, "lunch\x1b[31m"); err != nil {
+			t.Errorf("the close was not answered: %v", err)
+		}
+	}()
+	_, err := server.ReadMessage(func() []byte { return make([]byte, readLimit) })
+	ce, ok := errors.AsType[*CloseError](err)
+	if !ok || ce.Code != 1001 || ce.Reason != "lunch[31m" || !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want a CloseError with 1001 and io.EOF in it", err)
+	}
+	<-done
+}
+
+func TestPeerVanishes(t *testing.T) {
+	client, server := startServer(t, true).pair(t)
+	if err := client.NetConn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := server.ReadMessage(func() []byte { return make([]byte, readLimit) })
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %v, want an EOF", err)
+	}
+}
+
+func TestCloseTellsThePeer(t *testing.T) {
+	long := strings.Repeat("ü", 200)
+	tests := []struct {
+		name   string
+		cause  error
+		code   int
+		reason string
+	}{
+		{"nil", nil, 1000, ""},
+		{"cause", errors.New("session over"), 1001, "session over"},
+		{"long cause", errors.New(long), 1001, long[:122]},
+	}
+	for _, secure := range []bool{true, false} {
+		s := startServer(t, secure)
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s, tls=%v", tt.name, secure), func(t *testing.T) {
+				for _, fromClient := range []bool{true, false} {
+					from, to := s.pair(t)
+					if !fromClient {
+						from, to = to, from
+					}
+					write(t, from, []byte("last words"))
+					if err := from.Close(tt.cause); err != nil {
+						t.Errorf("Close: %v", err)
+					}
+					if got := read(t, to); string(got) != "last words" {
+						t.Errorf("got %q before the close", got)
+					}
+					_, err := to.ReadMessage(func() []byte { return make([]byte, readLimit) })
+					ce, ok := errors.AsType[*CloseError](err)
+					if !ok || ce.Code != tt.code || ce.Reason != tt.reason {
+						t.Errorf("got %v, want a CloseError with %d %q", err, tt.code, tt.reason)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestCloseUnblocks(t *testing.T) {
+	for _, secure := range []bool{true, false} {
+		for _, cause := range []error{nil, errors.New("dead")} {
+			t.Run(fmt.Sprintf("tls=%v, cause=%v", secure, cause), func(t *testing.T) {
+				client, server := startServer(t, secure).pair(t)
+				var ended sync.WaitGroup
+				ended.Go(func() {
+					if _, err := client.ReadMessage(func() []byte { return make([]byte, readLimit) }); !errors.Is(err, net.ErrClosed) {
+						t.Errorf("the reader got %v, want net.ErrClosed", err)
+					}
+				})
+				blocked := writeUntilBlocked(t, client, &ended)
+				<-blocked
+				start := time.Now()
+				var closers sync.WaitGroup
+				for range 4 {
+					closers.Go(func() { _ = client.Close(cause) })
+				}
+				closers.Wait()
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("Close took %v", took)
+				}
+				ended.Wait()
+				_ = server.Close(cause)
+			})
+		}
+	}
+}
+
+// writeUntilBlocked writes on c, whose peer does not read, until c is closed.
+// The channel it returns is closed once nothing has moved for a while.
+func writeUntilBlocked(t *testing.T, c *Conn, ended *sync.WaitGroup) <-chan struct{} {
+	progress := make(chan struct{}, 1)
+	ended.Go(func() {
+		m := [][]byte{make([]byte, c.MaxMessage())}
+		for {
+			if err := c.WriteMessages(m); err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("the writer got %v, want net.ErrClosed", err)
+				}
+				return
+			}
+			select {
+			case progress <- struct{}{}:
+			default:
+			}
+		}
+	})
+	blocked := make(chan struct{})
+	ended.Go(func() {
+		defer close(blocked)
+		for {
+			select {
+			case <-progress:
+			case <-time.After(200 * time.Millisecond):
+				return
+			}
+		}
+	})
+	return blocked
+}
+
+func TestPingIsAnsweredWhenIdle(t *testing.T) {
+	s := startServer(t, false)
+	library, server := s.libraryPair(t)
+	var reader sync.WaitGroup
+	reader.Go(func() { echo(server) })
+	ctx := library.CloseRead(context.Background())
+	for range 20 {
+		if err := library.Ping(ctx); err != nil {
+			t.Fatalf("ping: %v", err)
+		}
+	}
+	_ = server.Close(nil)
+	reader.Wait()
+}
+
+// TestPingBehindBlockedWriter is the trap: pings are answered from the reader,
+// which must not wait for a writer whose peer does not read.
+func TestPingBehindBlockedWriter(t *testing.T) {
+	peer, frames, server := startServer(t, false).rawClient(t, nil)
+	var ended sync.WaitGroup
+	<-writeUntilBlocked(t, server, &ended)
+
+	var out []byte
+	for i := range 100 {
+		out = append(out, controlFrame(opPing, fmt.Appendf(nil, "ping %d", i), true)...)
+	}
+	out = append(out, controlFrame(opBinary, []byte("past the pings"), true)...)
+	if _, err := peer.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, server); string(got) != "past the pings" {
+		t.Errorf("got %q", got)
+	}
+	server.cork.mu.Lock()
+	waiting := string(server.cork.ping)
+	held := len(server.cork.control)
+	server.cork.mu.Unlock()
+	if waiting != "ping 99" || held > 0 {
+		t.Errorf("%q waits for an answer and %d bytes are held, want the newest and none", waiting, held)
+	}
+
+	// Once the peer reads, the answer comes between two messages.
+	for {
+		opcode, payload := readFrame(t, frames)
+		if opcode == opPong {
+			if string(payload) != "ping 99" {
+				t.Errorf("the answer is to %q", payload)
+			}
+			break
+		}
+		if opcode != opBinary || len(payload) != server.MaxMessage() {
+			t.Fatalf("a frame with opcode %d and %d bytes", opcode, len(payload))
+		}
+	}
+	_ = server.Close(errors.New("done"))
+	ended.Wait()
+}
+
+func TestBothWaysAtOnce(t *testing.T) {
+	client, server := startServer(t, true).pair(t)
+	const rounds = 60
+	source := pattern(corkSize)
+	batch := func(from *Conn, i int) [][]byte {
+		return [][]byte{source[:i], source[:from.MaxMessage()], source[i : i*101]}
+	}
+	var all sync.WaitGroup
+	for _, p := range []struct{ from, to *Conn }{{client, server}, {server, client}} {
+		all.Go(func() {
+			for i := range rounds {
+				if err := p.from.WriteMessages(batch(p.from, i)); err != nil {
+					t.Errorf("write: %v", err)
+				}
+			}
+		})
+		all.Go(func() {
+			buf := make([]byte, readLimit)
+			for i := range rounds {
+				for _, want := range batch(p.from, i) {
+					n, err := p.to.ReadMessage(func() []byte { return buf })
+					if err != nil || !bytes.Equal(buf[:n], want) {
+						t.Errorf("round %d: %d bytes, %v", i, n, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
 }

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -17,27 +18,30 @@ var frameBuffers = sync.Pool{New: func() any { return new(frameBuffer) }}
 // and writes to. Its Write never blocks, it only appends:
 //
 //   - between cork and uncork, to the data buffer, which uncork flushes;
-//   - otherwise what comes is a control frame of the library's reader (a pong,
-//     a close): it waits in a small buffer for whoever is flushing, or for a
-//     short-lived goroutine when nobody is.
+//   - otherwise what comes is a close frame of the library's reader: it waits in
+//     a small buffer for whoever is flushing, or for a short-lived goroutine when
+//     nobody is.
 //
-// So the library's reader is never held up by a peer that does not read.
+// Pings are answered by the same way, from here: the library would write the
+// pong itself and give up after five seconds. So its reader is never held up by
+// a peer that does not read.
 type frameCork struct {
-	conn  net.Conn    // crypto/tls, or TCP for plaintext
-	below *recordCork // the cork below TLS; nil for plaintext or a foreign TLS
-	early []byte      // bytes that came with the handshake, read first
+	conn   net.Conn    // crypto/tls, or TCP for plaintext
+	below  *recordCork // the cork below TLS; nil for plaintext or a foreign TLS
+	early  []byte      // bytes that came with the handshake, read first
+	client bool        // frames are masked (RFC 6455 §5.3)
 
 	flushMu sync.Mutex // held by the one who may write on conn
-	sent    int64      // bytes flushed so far, to tell when TLS uses full records
 
 	mu      sync.Mutex   // guards what follows; never held across a write on conn
 	data    *frameBuffer // frames gathered while corked; nil: none
 	n       int
-	control []byte // control frames that came while not corked
-	pongs   int    // pongs admitted since the last flush
+	control []byte // frames that came while not corked
+	ping    []byte // payload of the newest ping without an answer; nil: none
 	corked  bool
 	busy    bool // the holder of flushMu will look at control before it leaves
 	helping bool // flushControl is under way
+	writing bool // between cork and uncork, flushes included
 	closed  bool
 	err     error // sticky: why writing ended
 
@@ -45,8 +49,8 @@ type frameCork struct {
 }
 
 // newFrameCork makes a cork above conn.
-func newFrameCork(conn net.Conn, early []byte) *frameCork {
-	c := &frameCork{conn: conn, early: early}
+func newFrameCork(conn net.Conn, early []byte, client bool) *frameCork {
+	c := &frameCork{conn: conn, early: early, client: client}
 	if t, ok := conn.(*tls.Conn); ok {
 		c.below, _ = t.NetConn().(*recordCork)
 	}
@@ -77,7 +81,7 @@ func (c *frameCork) Write(p []byte) (int, error) {
 		return 0, c.err
 	case c.corked:
 		if c.n+len(p) > len(frameBuffer{}) {
-			c.err = errCorkFull // reserve and admitPong rule it out
+			c.err = errCorkFull // reserve rules it out
 			return 0, c.err
 		}
 		if c.data == nil {
@@ -86,30 +90,36 @@ func (c *frameCork) Write(p []byte) (int, error) {
 		c.n += copy(c.data[c.n:], p)
 	default:
 		c.control = append(c.control, p...)
-		if !c.busy && !c.helping {
-			c.helping = true
-			c.helpers.Go(c.flushControl)
-		}
+		c.helpLocked()
 	}
 	return len(p), nil
 }
 
-// admitPong says whether a pong may join those that wait.
-func (c *frameCork) admitPong() bool {
+// helpLocked sees to it that somebody flushes.
+func (c *frameCork) helpLocked() {
+	if !c.busy && !c.helping {
+		c.helping = true
+		c.helpers.Go(c.flushControl)
+	}
+}
+
+// answer has a ping answered as soon as nothing else is being written. Only the
+// newest is (RFC 6455 §5.5.3), so that pings take no memory.
+func (c *frameCork) answer(ping []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pongs >= maxPendingPongs {
-		return false
+	if c.closed || c.err != nil {
+		return
 	}
-	c.pongs++
-	return true
+	c.ping = append([]byte{}, ping...)
+	c.helpLocked()
 }
 
 // cork starts gathering; uncork must follow, in the same goroutine.
 func (c *frameCork) cork() {
 	c.flushMu.Lock()
 	c.mu.Lock()
-	c.corked, c.busy = true, true
+	c.corked, c.busy, c.writing = true, true, true
 	c.mu.Unlock()
 }
 
@@ -128,6 +138,9 @@ func (c *frameCork) reserve(size int) error {
 // uncork flushes what was gathered and ends gathering.
 func (c *frameCork) uncork() error {
 	err := c.flush(false)
+	c.mu.Lock()
+	c.writing = false
+	c.mu.Unlock()
 	c.flushMu.Unlock()
 	return err
 }
@@ -157,11 +170,20 @@ func (c *frameCork) flush(more bool) error {
 }
 
 // takeLocked takes what waits to be written: data's buffer, with the control
-// frames behind if they fit, or else the control frames.
+// frames behind if they fit, as they do, or else the control frames.
 func (c *frameCork) takeLocked() (b []byte, data *frameBuffer, err error) {
+	if c.err != nil || c.closed { // control is left for farewell
+		data = c.data
+		c.data, c.n = nil, 0
+		return nil, data, cmp.Or(c.err, net.ErrClosed)
+	}
+	if c.ping != nil { // before a close frame, which ends everything
+		c.control = append(controlFrame(opPong, c.ping, c.client), c.control...)
+		c.ping = nil
+	}
 	data = c.data
 	n := c.n
-	c.data, c.n, c.pongs = nil, 0, 0
+	c.data, c.n = nil, 0
 	switch {
 	case data == nil:
 		b, c.control = c.control, nil
@@ -171,19 +193,13 @@ func (c *frameCork) takeLocked() (b []byte, data *frameBuffer, err error) {
 	default:
 		b = data[:n]
 	}
-	err = c.err
-	if err == nil && c.closed {
-		err = net.ErrClosed
-	}
-	return b, data, err
+	return b, data, nil
 }
 
 // write writes b, the content of data if that is not nil, and releases data as
 // soon as TLS has encrypted it.
 func (c *frameCork) write(b []byte, data *frameBuffer) error {
-	oneRecord := len(b) <= smallFlush || len(b) <= recordSize && c.sent >= boostedAfter
-	c.sent += int64(len(b))
-	if c.below == nil || oneRecord {
+	if c.below == nil || len(b) <= recordSize { // one write anyway
 		_, err := c.conn.Write(b)
 		release(data)
 		return err
@@ -217,9 +233,9 @@ func (c *frameCork) flushControl() {
 // close frame may still wait.
 func (c *frameCork) Close() error { return c.shut(nil, true) }
 
-// shut ends the cork. What waits, and last behind it, is still written if that
-// takes no longer than farewellTimeout and, unless patient, nobody else is
-// writing. Then everything below is closed at once.
+// shut ends the cork. The control frames that wait, and last behind them, are
+// still written if that takes no longer than farewellTimeout and, unless
+// patient, no data is being written. Then everything below is closed at once.
 func (c *frameCork) shut(last []byte, patient bool) error {
 	c.mu.Lock()
 	if c.closed {
@@ -227,13 +243,12 @@ func (c *frameCork) shut(last []byte, patient bool) error {
 		return nil
 	}
 	c.closed = true
+	writing := c.writing
 	c.mu.Unlock()
 
-	if patient {
+	if patient || !writing {
 		c.limitWrites()
-		c.flushMu.Lock()
-	}
-	if patient || c.flushMu.TryLock() {
+		c.flushMu.Lock() // whoever holds it is limited as well
 		c.farewell(last)
 		c.flushMu.Unlock()
 	}

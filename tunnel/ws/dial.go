@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 	}
 
 	d := &dialler{options: o, addr: dialAddr(u), host: u.Hostname(), secure: u.Scheme == "wss"}
-	conn := &Conn{max: corkSize - maxHeaderClient, client: true}
+	conn := &Conn{max: corkSize - maxHeaderClient}
 	library, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
 		HTTPClient: &http.Client{
 			Transport:     d,
@@ -82,16 +83,17 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		HTTPHeader:     header,
 		Host:           o.Host,
 		Subprotocols:   o.Subprotocols,
-		OnPingReceived: func(context.Context, []byte) bool { return conn.cork.admitPong() },
+		OnPingReceived: conn.onPing,
 	})
 	if err != nil {
-		return nil, d.failure(err, resp)
+		return nil, d.failure(libraryError(err), resp)
 	}
 	if len(o.Subprotocols) > 0 && library.Subprotocol() == "" {
 		_ = library.CloseNow()
 		return nil, d.failure(fmt.Errorf("a WebSocket opened, but the server did not agree to subprotocol %q: another service at this address, or something in between drops the header", strings.Join(o.Subprotocols, ", ")), resp)
 	}
 	_ = d.cork.conn.SetDeadline(time.Time{})
+	conn.secured = d.secured
 	conn.start(library, d.cork)
 	return conn, nil
 }
@@ -133,8 +135,9 @@ type dialler struct {
 	host    string // without port, for TLS
 	secure  bool
 
-	cork *frameCork      // the stack, once the server has answered 101
-	err  *HandshakeError // what went wrong in RoundTrip
+	secured *tls.Conn       // once TLS is up
+	cork    *frameCork      // the stack, once the server has answered 101
+	err     *HandshakeError // what went wrong in RoundTrip
 }
 
 // failure prefers what RoundTrip knows to what the library made of it.
@@ -145,11 +148,20 @@ func (d *dialler) failure(err error, resp *http.Response) error {
 	if d.cork != nil {
 		_ = d.cork.Close()
 	}
-	status := 0
+	e := d.fail(LegUpgrade, err)
 	if resp != nil {
-		status = resp.StatusCode
+		e.Status = resp.StatusCode
 	}
-	return &HandshakeError{Leg: LegUpgrade, Addr: d.addr, Status: status, Err: err}
+	return e
+}
+
+// libraryError is what the library found wrong with the request or a 101. It
+// quotes the answer's header at length and, through net/http, the URL.
+func libraryError(err error) error {
+	if quoted, ok := errors.AsType[*url.Error](err); ok {
+		err = quoted.Err
+	}
+	return fmt.Errorf("not a WebSocket handshake: %s", clean(err.Error(), maxExcerpt))
 }
 
 // RoundTrip connects, secures the connection and sends req on it. It returns
@@ -172,12 +184,11 @@ func (d *dialler) roundTrip(req *http.Request) (*http.Response, *HandshakeError)
 	}
 	tune(conn)
 	if d.secure {
-		secured, err := d.handshake(ctx, conn)
-		if err != nil {
+		if d.secured, err = d.handshake(ctx, conn); err != nil {
 			_ = closeNow(conn)
 			return nil, d.fail(LegTLS, err)
 		}
-		conn = secured
+		conn = d.secured
 	}
 	resp, failure := d.upgrade(ctx, conn, req)
 	if failure != nil {
@@ -200,7 +211,7 @@ func (d *dialler) connect(ctx context.Context) (net.Conn, error) {
 }
 
 // handshake puts the record cork and TLS above conn.
-func (d *dialler) handshake(ctx context.Context, conn net.Conn) (net.Conn, error) {
+func (d *dialler) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
 	secured := tls.Client(&recordCork{Conn: conn}, clientTLS(d.options.TLS, d.host))
 	timed, cancel := context.WithTimeout(ctx, d.options.HandshakeTimeout)
 	defer cancel()
@@ -226,7 +237,9 @@ func clientTLS(config *tls.Config, host string) *tls.Config {
 }
 
 // carrierTLS is a copy of config (nil: defaults) with the ALPN and the floor
-// that all carriers have.
+// that all carriers have. Records are full from the start: crypto/tls would
+// begin with small ones, so that a receiver can process them one by one, but a
+// message is of no use before its end.
 func carrierTLS(config *tls.Config) *tls.Config {
 	if config == nil {
 		config = &tls.Config{}
@@ -234,6 +247,7 @@ func carrierTLS(config *tls.Config) *tls.Config {
 	c := config.Clone()
 	c.NextProtos = slices.Clone(alpn)
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	c.DynamicRecordSizingDisabled = true
 	return c
 }
 
@@ -253,6 +267,9 @@ func (d *dialler) upgrade(ctx context.Context, conn net.Conn, req *http.Request)
 		return nil, d.fail(LegUpgrade, fmt.Errorf("stopped while waiting for the upgrade: %w", context.Cause(ctx)))
 	}
 	if err != nil {
+		if isAlert(err) {
+			return nil, d.fail(LegTLS, tlsError(err))
+		}
 		return nil, d.fail(LegUpgrade, err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
@@ -261,7 +278,7 @@ func (d *dialler) upgrade(ctx context.Context, conn net.Conn, req *http.Request)
 	// Should the library not like the answer, it reads on for diagnostics:
 	// no waiting for that. Dial resets the deadline.
 	_ = conn.SetReadDeadline(time.Unix(1, 0))
-	d.cork = newFrameCork(conn, rest)
+	d.cork = newFrameCork(conn, rest, true)
 	resp.Body = d.cork
 	return resp, nil
 }
@@ -274,12 +291,10 @@ func (d *dialler) exchange(conn net.Conn, req *http.Request, out []byte) (*http.
 	resp, rest, err := readResponse(conn, req, func() {
 		_ = conn.SetReadDeadline(time.Now().Add(min(failureBodyTimeout, d.options.HandshakeTimeout)))
 	})
-	if err == nil {
-		return resp, rest, nil
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("no answer to the upgrade request within %v: %w", d.options.HandshakeTimeout, os.ErrDeadlineExceeded)
 	}
-	// A server that does not like the client's certificate says so only now
-	// (RFC 8446 §4.4.2).
-	return nil, nil, tlsError(err)
+	return resp, rest, err
 }
 
 // refused describes an answer other than 101.

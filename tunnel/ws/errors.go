@@ -146,13 +146,21 @@ func tlsError(err error) error {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return fmt.Errorf("the other side does not speak TLS on this port: %w", err)
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return fmt.Errorf("the server refused the TLS handshake (%v): %w", alert, err)
+	if isAlert(err) {
+		return fmt.Errorf("the server refused the TLS handshake, for want of a client certificate that it accepts perhaps: %w", err)
 	}
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("the connection was closed during the TLS handshake: %w", err)
 	}
 	return err
+}
+
+// isAlert tells a TLS alert of the peer from other errors. A server that does
+// not like the client's certificate sends it only after the handshake (RFC 8446
+// §4.4.2), so that it may turn up in the next read.
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" // how crypto/tls marks them
 }
 
 // issuedBy names the issuer of the leaf: it tells an intercepting proxy's

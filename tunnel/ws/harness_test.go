@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"io"
 	"log"
 	"math/big"
@@ -20,7 +22,7 @@ import (
 
 const testProtocol = "sallyport.v1"
 
-// testCA makes a self-signed certificate for localhost, and a pool that trusts
+// testCert makes a self-signed certificate for localhost, and a pool that trusts
 // it.
 func testCert(t testing.TB, issuer string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
@@ -77,7 +79,8 @@ func (c *countingConn) Write(p []byte) (int, error) {
 // countingListener makes every accepted connection a countingConn.
 type countingListener struct {
 	net.Listener
-	last atomic.Pointer[countingConn]
+	record func(p []byte) // of the connections
+	last   atomic.Pointer[countingConn]
 }
 
 func (l *countingListener) Accept() (net.Conn, error) {
@@ -85,7 +88,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &countingConn{Conn: conn}
+	c := &countingConn{Conn: conn, record: l.record}
 	l.last.Store(c)
 	return c, nil
 }
@@ -100,8 +103,9 @@ type testServer struct {
 	client   DialOptions
 }
 
-// startServer runs an http.Server over a NewListener until the test ends.
-func startServer(t testing.TB, secure bool) *testServer {
+// startServer runs an http.Server over a NewListener until the test ends;
+// adjust sees all parts before it starts.
+func startServer(t testing.TB, secure bool, adjust ...func(*testServer, *http.Server, *tls.Config)) *testServer {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -127,6 +131,9 @@ func startServer(t testing.TB, secure bool) *testServer {
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+	for _, f := range adjust {
+		f(s, server, config)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -180,5 +187,75 @@ func write(t testing.TB, c *Conn, msgs ...[]byte) {
 	t.Helper()
 	if err := c.WriteMessages(msgs); err != nil {
 		t.Fatalf("writing messages: %v", err)
+	}
+}
+
+const (
+	opBinary = 0x2
+	opPing   = 0x9
+)
+
+const upgradeHead = "GET /tunnel HTTP/1.1\r\nHost: here.example\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+
+const upgradeRequest = upgradeHead + "Sec-WebSocket-Protocol: other, sallyport.v1\r\n"
+
+// rawClient opens a plaintext carrier by hand, with follows in the segment of
+// the request.
+func (s *testServer) rawClient(t *testing.T, follows []byte) (net.Conn, *bufio.Reader, *Conn) {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := conn.Write(append([]byte(upgradeRequest+"\r\n"), follows...)); err != nil {
+		t.Fatal(err)
+	}
+	br := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrading: %v, %v", resp, err)
+	}
+	server := <-s.accepted
+	t.Cleanup(func() { _ = server.Close(nil) })
+	return conn, br, server
+}
+
+// readFrame reads a frame as a server sends it: whole messages, not masked.
+func readFrame(t *testing.T, r io.Reader) (opcode byte, payload []byte) {
+	t.Helper()
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(r, head[:2]); err != nil {
+		t.Fatal(err)
+	}
+	size := int(head[1])
+	if size == 126 {
+		if _, err := io.ReadFull(r, head[2:]); err != nil {
+			t.Fatal(err)
+		}
+		size = int(binary.BigEndian.Uint16(head[2:]))
+	}
+	payload = make([]byte, size)
+	if _, err := io.ReadFull(r, payload); err != nil {
+		t.Fatal(err)
+	}
+	return head[0] & 0x0f, payload
+}
+
+// echo sends back whatever comes until c ends.
+func echo(c *Conn) {
+	in := make([]byte, readLimit)
+	out := make([][]byte, 1)
+	take := func() []byte { return in }
+	for {
+		n, err := c.ReadMessage(take)
+		if err != nil {
+			return
+		}
+		out[0] = in[:n]
+		if c.WriteMessages(out) != nil {
+			return
+		}
 	}
 }

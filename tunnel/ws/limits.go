@@ -8,26 +8,16 @@ const (
 	// TLS records (RFC 8446 §5.1: 2^14 each).
 	corkSize = 4 * recordSize
 
-	// corkSlack is room behind corkSize for the few control frames that may
-	// slip in while data is collected: maxPendingPongs pongs and one close, of
-	// at most 131 bytes each.
+	// corkSlack is room behind corkSize for the control frames that may join the
+	// data: one pong and one close, of at most 131 bytes each.
 	corkSlack = 512
 
-	// recordCorkSize holds corkSize of plaintext as TLS records. The overhead is
-	// 22 bytes a record with AES-GCM; the first 128 KiB of a connection go out in
-	// records as small as 1.2 KB, some 55 of them, which also fits.
+	// recordCorkSize holds corkSize of plaintext as TLS records, with an overhead
+	// of 22 (AES-GCM) to 85 bytes each (RFC 5246 §6.2.3.2), and corkSlack.
 	recordCorkSize = 68 << 10
 
 	// recordSize is the plaintext of a full TLS record.
 	recordSize = 16 << 10
-
-	// smallFlush always fits into one TLS record, even into the first ones of a
-	// connection, which crypto/tls keeps below a TCP segment.
-	smallFlush = 1 << 10
-
-	// boostedAfter is how much must have been sent before crypto/tls uses full
-	// records (its own threshold is 128 KiB; twice that to be safe).
-	boostedAfter = 256 << 10
 
 	// maxHeaderClient and maxHeaderServer are the frame header of a message of
 	// 126..65535 bytes (RFC 6455 §5.2): 4 bytes, and 4 more of masking key.
@@ -37,10 +27,6 @@ const (
 	// readLimit is the largest message that is accepted, above MaxMessage of
 	// either side and equal to the smallest buffer that a reader offers.
 	readLimit = 64 << 10
-
-	// maxPendingPongs bounds the pongs that wait for a flush; further pings stay
-	// unanswered (RFC 6455 §5.5.3 allows answering only some).
-	maxPendingPongs = 2
 
 	// hijackBuffer is the size of the bufio pair of a server-side carrier: it
 	// sees headers and small messages, payloads go around it.

@@ -3,7 +3,6 @@ package ws
 import (
 	"crypto/tls"
 	"net"
-	"slices"
 	"time"
 )
 
@@ -56,9 +55,6 @@ func serverTLS(config *tls.Config) *tls.Config {
 		chosen, err := choose(hello)
 		if err != nil || chosen == nil {
 			return chosen, err
-		}
-		if slices.Equal(chosen.NextProtos, alpn) && chosen.MinVersion >= tls.VersionTLS12 {
-			return chosen, nil
 		}
 		return carrierTLS(chosen), nil
 	}

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,32 +12,37 @@ import (
 
 var errHeaderTooLarge = fmt.Errorf("the answer's header is larger than %d bytes", maxResponseHeader)
 
-// boundedReader fails with errHeaderTooLarge once n bytes were read.
+// boundedReader fails with errHeaderTooLarge once n bytes were read. It
+// remembers the error it met: net/http may call a header malformed that has only
+// been cut.
 type boundedReader struct {
-	r io.Reader
-	n int
+	r   io.Reader
+	n   int
+	err error
 }
 
-func (b *boundedReader) Read(p []byte) (int, error) {
+func (b *boundedReader) Read(p []byte) (n int, err error) {
 	if b.n <= 0 {
-		return 0, errHeaderTooLarge
+		b.err = errHeaderTooLarge
+		return 0, b.err
 	}
-	n, err := b.r.Read(p[:min(len(p), b.n)])
+	n, b.err = b.r.Read(p[:min(len(p), b.n)])
 	b.n -= n
-	return n, err
+	return n, b.err
 }
 
 // readResponse reads the header of the final answer to req from r, skipping
 // 1xx ones (RFC 9110 §15.2). For 101 it also returns the bytes that were read
 // beyond the header: they are the WebSocket's first. For any other status it
-// returns the beginning of the body, as far as it came without an error.
+// returns the beginning of the body, as far as it came without an error, and
+// calls beforeBody before it reads that.
 func readResponse(r io.Reader, req *http.Request, beforeBody func()) (resp *http.Response, rest []byte, err error) {
 	bounded := &boundedReader{r: r, n: maxResponseHeader}
 	br := bufio.NewReader(bounded)
 	for range maxInterim {
 		resp, err = http.ReadResponse(br, req)
 		if err != nil {
-			return nil, nil, answerError(err)
+			return nil, nil, answerError(cmp.Or(bounded.err, err))
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			break
