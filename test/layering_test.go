@@ -75,7 +75,7 @@ var layers = map[string][]string{
 	"sallyport/cmd/sallyport": {
 		"sallyport/cmd/internal/admin", "sallyport/cmd/internal/config", "sallyport/tls",
 		"sallyport/proxy", "sallyport/proxy/access", "sallyport/proxy/egress", "sallyport/proxy/ingress",
-		"sallyport/tunnel", "sallyport/tunnel/ws",
+		"sallyport/proxy/egress/pac", "sallyport/tunnel", "sallyport/tunnel/ws",
 	},
 }
 

@@ -22,7 +22,7 @@ func (p *program) app() *cli.App {
 		ErrWriter: p.stderr,
 		Commands: []*cli.Command{
 			p.serverCommand(), p.clientCommand(), p.connectCommand(), p.demoCommand(),
-			p.tokenCommand(), p.certCommand(), p.configCommand(), p.versionCommand(),
+			p.tokenCommand(), p.certCommand(), p.configCommand(), p.versionCommand(), p.pacCommand(),
 		},
 		HideVersion: true, // there is a command
 		// A comma is part of a rule ("host:22,443") and of a header's value: one flag, one element.

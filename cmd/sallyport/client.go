@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
@@ -42,7 +44,7 @@ type clientFiles struct {
 	header  http.Header
 	out     *egress.Dialer
 	route   egress.Route
-	// material is for the server agent; nil for ws. proxyMaterial is for an https:// proxy: the same CAs without pins.
+	// material is for the server agent; nil for ws. proxyMaterial is for https:// proxies: CAs without pins.
 	material, proxyMaterial *certs.ClientMaterial
 }
 
@@ -80,8 +82,10 @@ func (f *clientFiles) wayOut(c config.ClientConfig, log *slog.Logger) error {
 		return err
 	}
 	o := egress.Options{
-		Proxy: c.Proxy.Reveal(), Username: c.ProxyUser, Password: password.Reveal(),
-		Scheme: f.url.Scheme, UserAgent: software, Logger: log,
+		Proxy: c.RevealProxy(), PAC: c.PAC, Trust: c.ProxyTrust,
+		Username: c.ProxyUser, Password: password.Reveal(), Schemes: c.ProxyAuth,
+		Kerberos: egress.Kerberos{Keytab: c.ProxyKeytab, Service: c.ProxyService},
+		Scheme:   f.url.Scheme, UserAgent: software, Logger: log,
 	}
 	if f.out, err = egress.New(o); err != nil {
 		return err
@@ -89,14 +93,13 @@ func (f *clientFiles) wayOut(c config.ClientConfig, log *slog.Logger) error {
 	if f.route, err = f.out.Route(hostPort(f.url)); err != nil {
 		return err
 	}
-	via, err := url.Parse(f.route.Proxy)
-	if err != nil || via.Scheme != "https" {
+	if !f.route.Script && !strings.Contains(f.route.Proxy, "https://") {
+		return nil
+	}
+	if f.proxyMaterial, err = certs.Client(certs.ClientOptions{CAFile: cmp.Or(c.ProxyCAFile, c.CAFile)}); err != nil {
 		return err
 	}
-	if f.proxyMaterial, err = certs.Client(certs.ClientOptions{CAFile: c.CAFile}); err != nil {
-		return err
-	}
-	o.TLS = f.proxyMaterial.Config(via.Hostname())
+	o.TLS = f.proxyMaterial.Config
 	f.out, err = egress.New(o)
 	return err
 }
@@ -206,7 +209,8 @@ func bothForwards(c config.ClientConfig) (forwards, reverse []proxy.Forward, err
 func clientReloads() []string {
 	return []string{
 		"log.level", "client.token_file", "client.ca_file", "client.pin", "client.client_cert", "client.client_key",
-		"client.proxy", "client.proxy_user", "client.proxy_password_file", "client.header",
+		"client.proxy", "client.pac", "client.proxy_user", "client.proxy_password_file", "client.proxy_auth",
+		"client.proxy_trust", "client.proxy_ca_file", "client.proxy_keytab", "client.proxy_service", "client.header",
 		"client.forward", "client.reverse",
 	}
 }

@@ -132,7 +132,7 @@ func (w *demoWorld) startClient(ca *certs.DevCA, token string) error {
 // wayOut is the client agent's: through the proxy.
 func (w *demoWorld) wayOut(user, password string) (*egress.Dialer, error) {
 	return egress.New(egress.Options{
-		Proxy: "http://" + w.gateAddr.String(), Username: user, Password: password, UserAgent: software,
+		Proxy: []string{"http://" + w.gateAddr.String()}, Username: user, Password: password, UserAgent: software,
 	})
 }
 

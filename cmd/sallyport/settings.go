@@ -64,7 +64,19 @@ func checks() config.Checks {
 		"client.forward":      forward,
 		"client.reverse":      forward,
 		"client.pin":          func(s string) error { _, err := certs.ParsePin(s); return err },
-		"client.proxy":        func(s string) error { _, err := egress.New(egress.Options{Proxy: s}); return err },
+		"client.proxy":        wayOut(func(o *egress.Options, s string) { o.Proxy = []string{s} }),
+		"client.pac":          wayOut(func(o *egress.Options, s string) { o.PAC = s }),
+		"client.proxy_trust":  wayOut(func(o *egress.Options, s string) { o.Trust = []string{s} }),
+	}
+}
+
+// wayOut checks one setting of the way out.
+func wayOut(set func(*egress.Options, string)) func(string) error {
+	return func(s string) error {
+		var o egress.Options
+		set(&o, s)
+		_, err := egress.New(o)
+		return err
 	}
 }
 

@@ -139,6 +139,7 @@ func (c *Config) checkClient() []error {
 	errs := collect(
 		c.exclusive("client.token_file", "SALLYPORT_TOKEN", "each is a token"),
 		c.exclusive("client.proxy_password_file", "SALLYPORT_PROXY_PASSWORD", "each is a password"),
+		c.exclusive("client.proxy", "client.pac", "each tells the proxy"),
 		c.pair("client.client_cert", "client.client_key"),
 	)
 	if c.Client.Server == "" {

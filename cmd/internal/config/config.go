@@ -63,10 +63,15 @@ type ClientConfig struct {
 	ClientCert, ClientKey string // files
 	Plaintext             bool
 	KeepAlive             time.Duration
-	Proxy                 ProxyURL
+	Proxy                 []ProxyURL
+	PAC                   string // file or URL; excludes Proxy
 	ProxyUser             string
 	ProxyPasswordFile     string // at most one of the two is set; see ReadProxyPassword
 	ProxyPassword         Secret
+	ProxyAuth, ProxyTrust []string
+	ProxyCAFile           string // CAFile if it is ""
+	ProxyKeytab           string // file
+	ProxyService          string
 	Header                []Header
 	Carriers              int
 	Admin                 string        // "" is none
@@ -81,6 +86,15 @@ func (c ClientConfig) ReadToken() (Secret, error) { return readUnless(c.Token, c
 // ReadProxyPassword returns the password for the proxy, the zero Secret if none is set. The error is ReadSecret's.
 func (c ClientConfig) ReadProxyPassword() (Secret, error) {
 	return readUnless(c.ProxyPassword, c.ProxyPasswordFile)
+}
+
+// RevealProxy returns the proxies' URLs with what is secret in them.
+func (c ClientConfig) RevealProxy() []string {
+	var urls []string
+	for _, p := range c.Proxy {
+		urls = append(urls, p.Reveal())
+	}
+	return urls
 }
 
 func readUnless(s Secret, path string) (Secret, error) {
@@ -256,7 +270,7 @@ func (c *Config) wrong(name string, i int, format string, args ...any) error {
 
 // resolvePath makes a file's name that stands in a configuration file relative to that file.
 func resolvePath(configFile, path string) string {
-	if filepath.IsAbs(path) {
+	if filepath.IsAbs(path) || strings.Contains(path, "://") {
 		return path
 	}
 	return filepath.Join(filepath.Dir(configFile), path)

@@ -149,11 +149,13 @@ func (p *parser) section(name string, n *yaml.Node) {
 func (p *parser) setting(s Setting, n *yaml.Node) {
 	nodes := []*yaml.Node{n}
 	if s.Kind == List {
-		if n.Kind != yaml.SequenceNode {
+		switch {
+		case n.Kind == yaml.SequenceNode:
+			nodes = n.Content
+		case !s.lone:
 			p.fail(n.Line, s.Name(), "expected a list; write [\"one\", \"two\"]")
 			return
 		}
-		nodes = n.Content
 	}
 	var values []string
 	var lines []int

@@ -42,12 +42,13 @@ func printed(t *testing.T, x any) string {
 
 func TestSecretsDoNotPrint(t *testing.T) {
 	s := NewSecret(password)
-	var p ProxyURL
-	if err := (proxyValue{&p}).set("http://user:" + password + "@proxy:3128"); err != nil {
+	var list []ProxyURL
+	if err := (proxyValue{&list}).set("http://user:" + password + "@proxy:3128"); err != nil {
 		t.Fatal(err)
 	}
 	c := defaults()
-	c.Client.Token, c.Client.ProxyPassword, c.Client.Proxy = s, s, p
+	p := list[0]
+	c.Client.Token, c.Client.ProxyPassword, c.Client.Proxy = s, s, list
 	c.Client.Header = []Header{{"X-Key", s}}
 	for name, x := range map[string]any{
 		"secret": s, "pointer": &s, "slice": []Secret{s}, "map": map[string]Secret{"k": s}, "proxy": p, "config": c, "client": c.Client,

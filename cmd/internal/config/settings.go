@@ -39,6 +39,7 @@ type Setting struct {
 
 	roles []Role
 	path  bool // a file's name: in the file relative to the file's directory
+	lone  bool // in the file one word may stand for a list of it
 	lines bool // in the variable elements are separated by line breaks, else by any space
 }
 
@@ -115,10 +116,16 @@ func clientSettings() []Setting {
 		{Key: "client_key", path: true, Usage: "PEM file with the client certificate's key"},
 		{Key: "plaintext", Kind: Bool, Default: "false", Usage: "allow a ws:// server that isn't on loopback: token and data can be read on the way"},
 		{Key: "keepalive", Default: "20s", Usage: "how long a carrier may be idle before it is pinged"},
-		{Key: "proxy", Usage: "proxy to go through: URL, or none; by default what HTTPS_PROXY, ALL_PROXY and NO_PROXY say"},
+		{Key: "proxy", Kind: List, lone: true, Usage: "proxy to go through: URL, or none; repeat it for several, one through the other; by default what HTTPS_PROXY, ALL_PROXY and NO_PROXY say, or the system"},
+		{Key: "pac", path: true, Usage: "proxy auto-configuration script, in place of proxy: file or URL"},
 		{Key: "proxy_user", Usage: "user name for the proxy, as it is: DOM\\user"},
 		{Key: "proxy_password_file", path: true, Usage: "file with the password for the proxy; or set SALLYPORT_PROXY_PASSWORD"},
 		{Env: "SALLYPORT_PROXY_PASSWORD", Usage: "the password for the proxy itself"},
+		{Key: "proxy_auth", Kind: List, Usage: "scheme to authenticate with to the proxy: negotiate, ntlm, digest or basic; repeatable; all by default, the strongest first"},
+		{Key: "proxy_trust", Kind: List, Usage: "proxy that a PAC script may name and that may see credentials: host, *.suffix or *, with :port if wanted; repeatable"},
+		{Key: "proxy_ca_file", path: true, Usage: "PEM file with CAs of https:// proxies beside the system's; ca_file if not set"},
+		{Key: "proxy_keytab", path: true, Usage: "file with the Kerberos key of proxy_user; by default the ticket cache is used"},
+		{Key: "proxy_service", Usage: "the proxy's Kerberos service; HTTP/host by default"},
 		{Key: "header", Kind: List, lines: true, Usage: "header for the WebSocket handshake: \"Name: value\"; repeatable"},
 		{Key: "carriers", Default: "1", Usage: "WebSockets to spread a session over"},
 		{Key: "admin", Usage: "address to serve health, readiness and metrics on; none by default"},
@@ -184,6 +191,12 @@ func (c *Config) places() map[string]value {
 		"client.plaintext":           boolValue(&k.Plaintext),
 		"client.keepalive":           durationValue(&k.KeepAlive, minTimeout, maxKeep),
 		"client.proxy":               proxyValue{&k.Proxy},
+		"client.pac":                 textValue(&k.PAC, anyText),
+		"client.proxy_auth":          listValue{&k.ProxyAuth, oneOf("negotiate", "ntlm", "digest", "basic")},
+		"client.proxy_trust":         listValue{&k.ProxyTrust, anyText},
+		"client.proxy_ca_file":       textValue(&k.ProxyCAFile, anyText),
+		"client.proxy_keytab":        textValue(&k.ProxyKeytab, anyText),
+		"client.proxy_service":       textValue(&k.ProxyService, anyText),
 		"client.proxy_user":          textValue(&k.ProxyUser, anyText),
 		"client.proxy_password_file": textValue(&k.ProxyPasswordFile, anyText),
 		"SALLYPORT_PROXY_PASSWORD":   secretValue{&k.ProxyPassword},

@@ -199,19 +199,33 @@ func (v secretValue) raw() []string {
 
 func (v secretValue) String() string { return v.p.String() }
 
-type proxyValue struct{ p *ProxyURL }
+type proxyValue struct{ p *[]ProxyURL }
 
 func (v proxyValue) set(text string) error {
 	if strings.ContainsAny(text, " \t\r\n\x00") {
 		return errors.New("the URL has spaces or line breaks; remove them or write %20") // not quoted: it may hold a password
 	}
-	v.p.raw = NewSecret(text)
+	*v.p = append(*v.p, ProxyURL{NewSecret(text)})
 	return nil
 }
 
-func (v proxyValue) reset()         { v.p.raw = Secret{} }
-func (v proxyValue) raw() []string  { return secretValue{&v.p.raw}.raw() }
-func (v proxyValue) String() string { return v.p.String() }
+func (v proxyValue) reset() { *v.p = nil }
+
+func (v proxyValue) raw() []string {
+	var out []string
+	for _, p := range *v.p {
+		out = append(out, p.Reveal())
+	}
+	return out
+}
+
+func (v proxyValue) String() string {
+	var out []string
+	for _, p := range *v.p {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, " ")
+}
 
 type headerValue struct{ p *[]Header }
 
