@@ -45,6 +45,7 @@ type attachment struct {
 	closeDue    bool
 
 	// Receiving.
+	direct    []*Stream // with bytes to hand over when the message is taken in
 	recvCount uint64    // messages received
 	ackBytes  int       // received since the last ack we sent
 	ackFrom   time.Time // when the newest message came

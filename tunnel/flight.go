@@ -24,6 +24,7 @@ type flight struct {
 	deliveredAt time.Time // when the newest of them arrived
 	firstSent   time.Time // when the newest acked message was sent
 	blocked     bool      // a write took long: the network is the limit, whatever W says
+	limited     bool      // bulk had to wait for W in the last round
 
 	startup  bool
 	startMax float64 // the highest rate when it last grew by a quarter
@@ -52,12 +53,21 @@ type round struct {
 	binding bool    // bulk had to wait for W
 }
 
+// delay takes in one message's.
+func (r *round) delay(d time.Duration) {
+	if r.min == 0 || d < r.min {
+		r.min = d
+	}
+	r.sum += d
+	r.samples++
+}
+
 // sample is what a message in flight remembers for measuring the rate.
 type sample struct {
 	delivered   int
 	deliveredAt time.Time
 	firstSent   time.Time
-	full        bool // sent with the limit reached, or into a blocked socket
+	full        bool // sent while W, or a blocked socket, was the limit
 }
 
 // Parameters of the in-flight limit.
@@ -79,6 +89,8 @@ const (
 	queueTime = 6 * time.Millisecond
 	// clearTime is how far above the smallest a round's delay may be without meaning a queue.
 	clearTime = time.Millisecond
+	// maxJitter is how much of a path's jitter W makes up for.
+	maxJitter = 4 * time.Millisecond
 	// clearRounds without a queue, and W is raised by a quarter, then more, up to twice.
 	clearRounds = 3
 	// blockedTime is how long a write takes when the socket's buffer is full.
@@ -108,7 +120,7 @@ func (f *flight) sent(now time.Time, seq uint64, n int) sample {
 	}
 	f.unacked += n
 	f.round.most = max(f.round.most, f.unacked)
-	full := f.blocked || f.unacked+minBulk > f.limit
+	full := f.blocked || f.limited || f.round.binding
 	return sample{f.delivered, f.deliveredAt, f.firstSent, full}
 }
 
@@ -124,12 +136,9 @@ func (f *flight) acked(at time.Time, count uint64, n int, m message, d time.Dura
 		f.round.rate = max(f.round.rate, float64(f.delivered-m.sample.delivered)/took.Seconds())
 		f.round.full = f.round.full || m.sample.full
 	}
-	d = max(d, time.Microsecond)
-	if f.round.min == 0 || d < f.round.min {
-		f.round.min = d
+	if m.bytes >= minBulk/2 { // a small message takes less time by itself
+		f.round.delay(max(d, time.Microsecond))
 	}
-	f.round.sum += d
-	f.round.samples++
 	if f.startup && m.sample.full {
 		f.limit = min(f.limit+n, maxFlight)
 	}
@@ -141,19 +150,23 @@ func (f *flight) acked(at time.Time, count uint64, n int, m message, d time.Dura
 
 func (f *flight) endRound(now time.Time) {
 	r := &f.round
-	f.path.observe(now, r.min)
+	f.limited = r.binding
 	f.noteRate()
-	if r.samples >= fewSamples {
-		f.jitter += (r.sum/time.Duration(r.samples) - r.min - f.jitter) / 8
+	if r.samples == 0 {
+		return
 	}
-	queue := r.min - f.path.min()
+	f.path.bulk.observe(now, r.min)
+	if r.samples >= fewSamples && !f.startup {
+		f.jitter += (min(r.sum/time.Duration(r.samples)-r.min, maxJitter) - f.jitter) / 8
+	}
+	queue := r.min - f.path.bulk.delay
 	switch {
 	case f.startup:
 		f.leaveStartup(queue)
 	case f.drain:
 		f.drain = false
-		f.path.reset(now, r.min)
-	case f.path.old(now):
+		f.path.bulk = minimum{r.min, now}
+	case f.path.bulk.old(now):
 		f.drain = true
 	case queue > f.tolerable() && r.samples >= fewSamples && r.most > minFlight:
 		f.cut(now)
@@ -202,7 +215,7 @@ func (f *flight) tolerable() time.Duration {
 	if m := f.maxRate(); m > 0 {
 		messages = time.Duration(2 * spareBytes / m * float64(time.Second))
 	}
-	return max(queueTime, messages) + f.path.min()/8
+	return max(queueTime, messages) + f.path.bulk.delay/8
 }
 
 // cut forgets older rates: the path gives less than it did. If that has not
@@ -212,7 +225,7 @@ func (f *flight) cut(now time.Time) {
 	f.clear = 0
 	if f.cuts++; f.cuts == 3 {
 		f.cuts = 0
-		f.path.reset(now, f.round.min)
+		f.path.bulk = minimum{f.round.min, now}
 	}
 	f.rates = [rateRounds]float64{f.round.rate}
 	f.newest = 0
@@ -222,7 +235,7 @@ func (f *flight) cut(now time.Time) {
 // no queue.
 func (f *flight) probe() {
 	switch {
-	case f.round.min-f.path.min() >= clearTime:
+	case f.round.min-f.path.bulk.delay >= clearTime:
 		f.clear = 0
 	case f.round.binding:
 		f.clear++
@@ -232,7 +245,7 @@ func (f *flight) probe() {
 // target is W: what the path holds, and some to spare.
 func (f *flight) target() int {
 	m := f.maxRate()
-	holds := m * f.path.min().Seconds()
+	holds := m * f.path.bulk.delay.Seconds()
 	if f.drain {
 		return max(int(0.75*holds), minFlight)
 	}
@@ -243,26 +256,37 @@ func (f *flight) target() int {
 	return min(max(int(w), minFlight), maxFlight)
 }
 
-// path holds the smallest delay that the carriers of a session have seen
-// lately, which they share.
+// path holds the smallest delays that the carriers of a session have seen
+// lately, which they share: of any message, and of bulk ones, which take
+// longer by themselves.
 type path struct {
-	smallest time.Duration // 0: none was seen
-	at       time.Time     // when
+	any, bulk minimum
 }
 
-// pathAge is how long the smallest delay is believed without being seen again.
+// minimum is the smallest delay seen, and when.
+type minimum struct {
+	delay time.Duration // 0: none was seen
+	at    time.Time
+}
+
+// pathAge is how long a smallest delay is believed without being seen again.
 const pathAge = 10 * time.Second
 
-func (p *path) observe(now time.Time, d time.Duration) {
-	if d > 0 && (p.smallest == 0 || d <= p.smallest) {
-		p.smallest, p.at = d, now
+func (m *minimum) observe(now time.Time, d time.Duration) {
+	if m.delay == 0 || d <= m.delay {
+		*m = minimum{d, now}
 	}
 }
 
-// min returns the smallest delay, 0 if none was seen.
-func (p *path) min() time.Duration { return p.smallest }
+func (m *minimum) old(now time.Time) bool { return now.Sub(m.at) > pathAge }
 
-func (p *path) old(now time.Time) bool { return now.Sub(p.at) > pathAge }
+// min returns the smallest delay of any message, 0 if none was seen.
+func (p *path) min() time.Duration { return p.any.delay }
 
-// reset makes d the smallest delay, whatever was seen before.
-func (p *path) reset(now time.Time, d time.Duration) { *p = path{d, now} }
+// observe takes in the delay of any message.
+func (p *path) observe(now time.Time, d time.Duration) {
+	if p.any.old(now) {
+		p.any = minimum{}
+	}
+	p.any.observe(now, max(d, time.Microsecond))
+}

@@ -21,6 +21,7 @@ func (a *attachment) readLoop() {
 			if err := a.receive(time.Now(), r.buf, n); err != nil {
 				a.s.end(err) // the carrier stays until the CLOSE is written
 			}
+			a.deliver()
 		}
 		lost := a.lost
 		a.s.mu.Unlock()
@@ -136,7 +137,7 @@ func (a *attachment) onFrame(now time.Time, f *frame.Frame, buf *buffer) error {
 		if len(f.Data) > 0 {
 			s.dataCame(now)
 		}
-		return s.onStream(now, f, buf)
+		return a.onStream(now, f, buf)
 	case frame.TypeCarrierAck:
 		return a.onAck(now, f.Count, time.Duration(min(f.Delay, uint64(time.Hour/time.Microsecond)))*time.Microsecond)
 	case frame.TypeCredit:
@@ -180,7 +181,8 @@ func (s *Session) dataCame(now time.Time) {
 	}
 }
 
-func (s *Session) onStream(now time.Time, f *frame.Frame, buf *buffer) error {
+func (a *attachment) onStream(now time.Time, f *frame.Frame, buf *buffer) error {
+	s := a.s
 	st, err := s.peerStream(f.Stream)
 	if st == nil || err != nil {
 		return err
@@ -204,7 +206,7 @@ func (s *Session) onStream(now time.Time, f *frame.Frame, buf *buffer) error {
 	}
 	st.speak()
 	if in.read < in.ready || in.hasFinal {
-		st.readable.Broadcast() // Read and ReceiveDatagram may both wait
+		a.deliverable(st)
 	}
 	st.checkDone()
 	s.forget(st)
@@ -294,6 +296,7 @@ func (a *attachment) onAck(now time.Time, count uint64, delay time.Duration) err
 	newest, asking, n := a.settle(count)
 	d := now.Sub(newest.sent) - delay
 	if n > 0 {
+		a.s.path.observe(now, d)
 		a.flight.acked(now.Add(-delay), count, n, asking, d, a.sentCount)
 		a.measured(d)
 	}

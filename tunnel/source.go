@@ -55,15 +55,18 @@ func (s *source) readRaw() (buf *buffer, n int, err error) {
 	case werr != nil:
 		return buf, 0, werr
 	case err != nil:
-		return buf, 0, &sourceError{err}
+		return buf, 0, &socketError{"read", err}
 	case n == 0:
 		return buf, 0, io.EOF
 	}
 	return buf, n, nil
 }
 
-// sourceError is a failed read of a source.
-type sourceError struct{ err error }
+// socketError is a failed read or write of a socket.
+type socketError struct {
+	op  string
+	err error
+}
 
-func (e *sourceError) Error() string { return "read: " + e.err.Error() }
-func (e *sourceError) Unwrap() error { return e.err }
+func (e *socketError) Error() string { return e.op + ": " + e.err.Error() }
+func (e *socketError) Unwrap() error { return e.err }

@@ -42,6 +42,7 @@ type Stream struct {
 	charged        int             // of session.sendCharged
 	datagrams      deque[datagram] // received, not read
 	datagramsDue   int             // of ours, waiting in session.datagrams
+	sink           *sink           // where WriteTo writes to; nil if not at once
 	spoken         bool            // the peer has said something on it, or we opened it
 	abandoned      bool            // the session is over
 	forgotten      bool
@@ -98,38 +99,6 @@ func (st *Stream) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// WriteTo writes everything up to the peer's FIN to w, straight from the
-// buffers in which it arrived.
-func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
-	st.reading.Lock()
-	defer st.reading.Unlock()
-	s := st.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		if err := st.awaitReadable(); err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return n, err
-		}
-		g := *st.in.segs.at(0)
-		g.buf.retain() // a reset may release the segment meanwhile
-		s.mu.Unlock()
-		k, err := w.Write(g.data)
-		g.buf.release()
-		s.mu.Lock()
-		n += int64(k)
-		if st.in.read < st.in.ready {
-			st.in.advance(k)
-		}
-		st.consumed(k)
-		if err != nil {
-			return n, err
-		}
-	}
-}
-
 // awaitReadable waits for a byte; otherwise it says why none will come.
 func (st *Stream) awaitReadable() error {
 	for {
@@ -139,8 +108,11 @@ func (st *Stream) awaitReadable() error {
 			return in.reset
 		case in.discard:
 			return errClosedStream
+		case st.sink != nil && st.sink.err != nil:
+			return st.sink.err
 		case st.readBy.passed():
 			return os.ErrDeadlineExceeded
+		case st.sink != nil && st.sink.busy:
 		case in.read < in.ready:
 			return nil
 		case in.hasFinal && in.read == in.final:

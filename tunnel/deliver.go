@@ -1,0 +1,143 @@
+package tunnel
+
+import (
+	"io"
+	"syscall"
+)
+
+// WriteTo writes everything up to the peer's FIN to w, straight from the
+// buffers in which it arrived.
+//
+// If w is a socket, a carrier's reader that has just taken in bytes hands them
+// to it right away, as far as the socket takes them without blocking. That
+// saves waking this goroutine, which does the rest.
+func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.sink = newSink(w)
+	start := st.in.read
+	defer func() {
+		n = int64(st.in.read - start)
+		st.sink = nil
+	}()
+	for {
+		if err := st.awaitReadable(); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return n, err
+		}
+		g := *st.in.segs.at(0)
+		g.buf.retain() // a reset may release the segment meanwhile
+		st.setBusy(true)
+		s.mu.Unlock()
+		k, err := w.Write(g.data)
+		g.buf.release()
+		s.mu.Lock()
+		st.setBusy(false)
+		st.wrote(k)
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// wrote consumes what a write took of the first segment, unless a reset has
+// dropped it meanwhile.
+func (st *Stream) wrote(n int) {
+	if st.in.read < st.in.ready {
+		st.in.advance(n)
+	}
+	st.consumed(n)
+}
+
+func (st *Stream) setBusy(on bool) {
+	if st.sink != nil {
+		st.sink.busy = on
+	}
+}
+
+// sink is a socket that can be written to without blocking.
+type sink struct {
+	raw  syscall.RawConn
+	busy bool  // somebody is writing to it
+	err  error // a write failed; WriteTo returns it
+}
+
+// newSink returns nil if w cannot be written to without blocking.
+func newSink(w io.Writer) *sink {
+	if c, ok := w.(syscall.Conn); ok && canPoll {
+		if raw, err := c.SyscallConn(); err == nil {
+			return &sink{raw: raw}
+		}
+	}
+	return nil
+}
+
+// write writes what the socket takes at once.
+func (k *sink) write(p []byte) (n int, err error) {
+	werr := k.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = writeFD(fd, p)
+			if err != syscall.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case werr != nil:
+		return 0, werr
+	case err == syscall.EAGAIN:
+		return 0, nil
+	case err != nil:
+		return 0, &socketError{"write", err}
+	}
+	return n, nil
+}
+
+// deliverable notes that the stream has bytes to hand over once the whole
+// message is taken in, or wakes who waits for them.
+func (a *attachment) deliverable(st *Stream) {
+	if st.sink == nil || st.sink.busy || st.sink.err != nil {
+		st.readable.Broadcast() // Read and ReceiveDatagram may both wait
+		return
+	}
+	st.sink.busy = true
+	a.direct = append(a.direct, st)
+}
+
+// maxDirect is how many segments a carrier's reader hands over before it goes
+// back to reading.
+const maxDirect = 4
+
+// deliver hands over what the latest message brought. The lock is held, but
+// not while it writes.
+func (a *attachment) deliver() {
+	for i, st := range a.direct {
+		k := st.sink
+		for range maxDirect {
+			if st.in.read == st.in.ready || k.err != nil {
+				break
+			}
+			g := *st.in.segs.at(0)
+			g.buf.retain()
+			a.s.mu.Unlock()
+			n, err := k.write(g.data)
+			g.buf.release()
+			a.s.mu.Lock()
+			st.wrote(n)
+			if k.err = err; n < len(g.data) {
+				break
+			}
+		}
+		k.busy = false
+		if st.in.read < st.in.ready || st.in.hasFinal || k.err != nil || st.abandoned || st.in.discard {
+			st.readable.Broadcast()
+		}
+		a.direct[i] = nil
+	}
+	a.direct = a.direct[:0]
+}
