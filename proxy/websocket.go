@@ -110,7 +110,7 @@ func (e *CarrierError) egress(out *egress.Error) {
 	switch {
 	case !e.Permanent:
 	case errors.Is(out, egress.ErrCredentialsMissing), errors.Is(out, egress.ErrCredentialsRefused),
-		errors.Is(out, egress.ErrSchemeUnsupported):
+		errors.Is(out, egress.ErrSchemeUnsupported), errors.Is(out, egress.ErrNotTrusted):
 		e.Cause = CauseAuth
 	case out.Leg == egress.LegProxyTLS:
 		e.Cause = CauseTLS

@@ -184,9 +184,9 @@ func (d *dialler) roundTrip(req *http.Request) (*http.Response, *HandshakeError)
 	}
 	tune(conn)
 	if d.secure {
-		if d.secured, err = d.handshake(ctx, conn); err != nil {
-			_ = closeNow(conn)
-			return nil, d.fail(LegTLS, err)
+		var failure *HandshakeError
+		if d.secured, failure = d.encrypt(ctx, conn); failure != nil {
+			return nil, failure
 		}
 		conn = d.secured
 	}
@@ -208,23 +208,6 @@ func (d *dialler) connect(ctx context.Context) (net.Conn, error) {
 	}
 	direct := net.Dialer{Timeout: d.options.HandshakeTimeout}
 	return direct.DialContext(ctx, "tcp", d.addr)
-}
-
-// handshake puts the record cork and TLS above conn.
-func (d *dialler) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
-	secured := tls.Client(&recordCork{Conn: conn}, clientTLS(d.options.TLS, d.host))
-	timed, cancel := context.WithTimeout(ctx, d.options.HandshakeTimeout)
-	defer cancel()
-	err := secured.HandshakeContext(timed)
-	switch {
-	case err == nil:
-		return secured, nil
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("stopped during the TLS handshake: %w", context.Cause(ctx))
-	case timed.Err() != nil:
-		return nil, fmt.Errorf("no end of the TLS handshake within %v: %w", d.options.HandshakeTimeout, timed.Err())
-	}
-	return nil, tlsError(err)
 }
 
 // clientTLS is config (nil: defaults) as a carrier needs it.

@@ -27,14 +27,18 @@ func rawServer(t *testing.T, serve func(net.Conn)) (addr string) {
 	}
 	var done sync.WaitGroup
 	done.Go(func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			done.Go(func() {
+				defer conn.Close()
+				stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() })
+				defer stop()
+				serve(conn)
+			})
 		}
-		defer conn.Close()
-		stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() })
-		defer stop()
-		serve(conn)
 	})
 	t.Cleanup(func() {
 		_ = ln.Close()
