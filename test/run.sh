@@ -28,6 +28,22 @@ readonly NEEDED=(
 	sshd:openssh-server
 	squid:squid
 	/usr/lib/squid/basic_ncsa_auth:squid
+	/usr/lib/squid/digest_file_auth:squid
+	/usr/lib/squid/negotiate_kerberos_auth:squid
+	krb5kdc:krb5-kdc
+	kadmin.local:krb5-admin-server
+	kinit:krb5-user
+	winbindd:winbind
+	ntlm_auth:winbind
+	smbpasswd:samba-common-bin
+	/usr/libexec/samba/samba-dcerpcd:samba
+	tinyproxy:tinyproxy
+	apache2:apache2
+	nghttpx:nghttp2-proxy
+	mitmdump:mitmproxy
+	danted:dante-server
+	microsocks:microsocks
+	cntlm:cntlm
 	htpasswd:apache2-utils
 	nginx:nginx
 	redis-server:redis-server

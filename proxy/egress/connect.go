@@ -30,6 +30,7 @@ type attempt struct {
 	waited    bool       // for that turn, while the connection was idle
 	renew     bool       // the next request needs a new connection
 	onlyHTTP1 bool       // the scheme cannot do with HTTP/2
+	hung      bool       // a connection that was kept open went silent, once
 }
 
 // throughHTTP returns a connection to target on which the tunnel has begun.
@@ -73,6 +74,9 @@ func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) 
 		r, err := a.ask(ctx, l)
 		switch {
 		case err != nil && stale && ctx.Err() == nil && errors.Is(err, errSilent):
+			return true, err
+		case err != nil && leg == 1 && ctx.Err() == nil && errors.Is(err, ErrTimeout) && !a.hung:
+			a.hung = true // mitmproxy keeps a connection open after its 407, but does not read on
 			return true, err
 		case err != nil:
 			return false, a.fail(LegCONNECT, err)

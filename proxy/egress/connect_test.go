@@ -51,6 +51,12 @@ func TestTunnels(t *testing.T) {
 			c.request()
 			c.cut()
 		}, replies(ok200)}, []string{none, basic, basic}, 2},
+		{"keep-alive announced, but silent", true, []conversation{func(c *proxyConn) {
+			c.request()
+			c.say(ask407)
+			c.request()
+			c.stall()
+		}, replies(ok200)}, []string{none, basic, basic}, 2},
 		{"401 like a 407", true, []conversation{replies(status(401, "WWW-Authenticate: Basic realm=x\r\n", ""), ok200)}, []string{none, basic}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -58,6 +64,9 @@ func TestTunnels(t *testing.T) {
 			o := testOptions(p.url())
 			if c.credentials {
 				o = withCredentials(o)
+			}
+			if strings.HasSuffix(c.name, "silent") {
+				o.ReplyTimeout = 500 * time.Millisecond
 			}
 			conn, err := dial(t, mustNew(t, o), testTarget)
 			if err != nil {

@@ -102,7 +102,7 @@ func faults(t *testing.T) []fault {
 		{name: "stall in the status line", leg: LegCONNECT, kind: ErrTimeout, options: quickReply, scripts: []conversation{saying("HTTP/1.1 20", stall)}},
 		{name: "stall in the header", leg: LegCONNECT, kind: ErrTimeout, options: quickReply, scripts: []conversation{saying("HTTP/1.1 200 OK\r\nVia: ", stall)}},
 		{name: "stall after an interim reply", leg: LegCONNECT, kind: ErrTimeout, options: quickReply, scripts: []conversation{saying("HTTP/1.1 100 Continue\r\n\r\n", stall)}},
-		{name: "stall after authentication", leg: LegCONNECT, kind: ErrTimeout, options: both, scripts: []conversation{saying(ask407, stall)}},
+		{name: "stall after authentication", leg: LegCONNECT, kind: ErrTimeout, options: both, scripts: []conversation{saying(ask407, stall), stall}},
 		{name: "stall in the body of a 407", leg: LegCONNECT, kind: ErrTimeout, options: both, scripts: []conversation{
 			saying("HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nhe", stall), stall}},
 		{name: "stall in the body of a 403", leg: LegCONNECT, kind: ErrForbidden, status: 403, options: func(o *Options) { o.ReplyTimeout = time.Second }, scripts: []conversation{

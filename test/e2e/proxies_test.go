@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,6 +22,9 @@ type proxyCase struct {
 func throughProxy(t *testing.T, a *agents, s *server, target string, c proxyCase) (result, int) {
 	t.Helper()
 	cmd := a.connect(s.url(), target, c.args...)
+	if has(c.args, "--pac") { // which excludes --proxy
+		cmd = a.command(slices.Concat([]string{"connect", "--server", s.url(), "--ca-file", a.certs.ca, "--token-file", a.token}, c.args, []string{target})...)
+	}
 	cmd.Env = append(cmd.Env, "KRB5CCNAME=FILE:/nonexistent", "KRB5_CONFIG=/nonexistent")
 	cmd.Env = append(cmd.Env, c.env...)
 	cmd.Stdin = strings.NewReader("hello")
@@ -56,7 +60,10 @@ func checkProxies(t *testing.T, cases []proxyCase) {
 // proxyArgs are the flags for a proxy and a user, whose password is in a file.
 func proxyArgs(t *testing.T, url, user, password string, more ...string) []string {
 	t.Helper()
-	args := []string{"--proxy", url, "--log-level", "debug"}
+	args := []string{"--log-level", "debug"}
+	if url != "" {
+		args = append(args, "--proxy", url)
+	}
 	if user != "" {
 		args = append(args, "--proxy-user", user, "--proxy-password-file", writeFile(t, tempDir(t), "password", password, 0o600))
 	}
