@@ -26,17 +26,18 @@ readonly NEEDED=(
 	ssh:openssh-client
 	ssh-keygen:openssh-client
 	sshd:openssh-server
-	squid:squid
-	/usr/lib/squid/basic_ncsa_auth:squid
-	/usr/lib/squid/digest_file_auth:squid
-	/usr/lib/squid/negotiate_kerberos_auth:squid
+	squid:squid-openssl
+	/usr/lib/squid/security_file_certgen:squid-openssl
+	/usr/lib/squid/basic_ncsa_auth:squid-openssl
+	/usr/lib/squid/digest_file_auth:squid-openssl
+	/usr/lib/squid/negotiate_kerberos_auth:squid-openssl
 	krb5kdc:krb5-kdc
 	kadmin.local:krb5-admin-server
 	kinit:krb5-user
 	winbindd:winbind
 	ntlm_auth:winbind
 	smbpasswd:samba-common-bin
-	/usr/libexec/samba/samba-dcerpcd:samba
+	/usr/libexec/samba/samba-dcerpcd:samba-common-bin
 	tinyproxy:tinyproxy
 	apache2:apache2
 	nghttpx:nghttp2-proxy
