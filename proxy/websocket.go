@@ -105,6 +105,7 @@ func (e *CarrierError) hint(text string) {
 
 // egress takes over what the way out says.
 func (e *CarrierError) egress(out *egress.Error) {
+	e.Err = out // it names the leg and the addresses itself
 	e.Permanent = out.Permanent()
 	e.Advice = out.Hint
 	switch {

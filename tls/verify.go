@@ -177,7 +177,7 @@ func (t *trust) unknownHint(e *VerifyError) string {
 	case string(e.Leaf.RawIssuer) == string(e.Leaf.RawSubject):
 		return "it is self-signed: add it with --ca-file, or " + pin
 	}
-	return "add its CA " + quote(e.Authority) + " with --ca-file (a private CA, or a network that intercepts TLS), or " + pin
+	return "unless that CA is your own, your network intercepts TLS: add the CA " + quote(e.Authority) + " with --ca-file, or " + pin
 }
 
 func (t *trust) pinHint(e *VerifyError) string {

@@ -111,7 +111,7 @@ func statusError(resp *http.Response) error {
 	case code == http.StatusProxyAuthRequired:
 		return fmt.Errorf("%s: an intercepting proxy asks for credentials; name it as the proxy to use", status)
 	case code == http.StatusUpgradeRequired || code == http.StatusBadRequest:
-		return fmt.Errorf("%s: a reverse proxy may not pass the Upgrade header on", status)
+		return fmt.Errorf("%s: a reverse proxy, or a proxy that intercepts TLS, may not pass the Upgrade header on", status)
 	case code == http.StatusNetworkAuthenticationRequired:
 		return fmt.Errorf("%s: a captive portal; log in there with a browser", status)
 	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
