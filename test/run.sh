@@ -26,6 +26,7 @@ readonly NEEDED=(
 	ssh:openssh-client
 	ssh-keygen:openssh-client
 	sshd:openssh-server
+	ip:iproute2
 	squid:squid-openssl
 	/usr/lib/squid/security_file_certgen:squid-openssl
 	/usr/lib/squid/basic_ncsa_auth:squid-openssl

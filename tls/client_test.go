@@ -61,7 +61,7 @@ func TestClientVerifies(t *testing.T) {
 		{"other IP", good, "127.0.0.2", ReasonWrongHost, "server URL"},
 		{"no host", good, "", ReasonOther, "no host name"},
 		{"self-signed", self, "localhost", ReasonUnknownAuthority, "self-signed: add it with --ca-file"},
-		{"other CA", serverCert(t, newCA(t)), "localhost", ReasonUnknownAuthority, `add its CA "sallyport dev CA`},
+		{"other CA", serverCert(t, newCA(t)), "localhost", ReasonUnknownAuthority, `add the CA "sallyport dev CA`},
 		{"unknown root", chained, "localhost", ReasonUnknownAuthority, `(issuer "middle CA")`},
 		{"expired", datedCert(t, ca, now.Add(-2*day), now.Add(-day)), "localhost", ReasonExpired, "renewed on the server"},
 		{"not yet valid", datedCert(t, ca, now.Add(day), now.Add(2*day)), "localhost", ReasonNotYetValid, "clock"},
