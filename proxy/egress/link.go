@@ -104,7 +104,7 @@ func (d *Dialer) dialProxy(ctx context.Context, p *proxy, target string) (*link,
 	secure := tls.Client(conn, cfg)
 	if err := secure.HandshakeContext(legCtx); err != nil {
 		conn.Close()
-		err, hint := explainTLS(ended(legCtx, err))
+		hint, err := explainTLS(ended(legCtx, err))
 		if ctx.Err() != nil {
 			hint = ""
 		}
