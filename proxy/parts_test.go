@@ -203,9 +203,18 @@ func TestCarrierError(t *testing.T) {
 		cause     Cause
 		permanent bool
 	}{
-		{401, CauseAuth, true}, {403, CauseAuth, true}, {407, CauseAuth, true}, {404, CauseConfig, true},
-		{400, CauseConfig, true}, {426, CauseConfig, true}, {503, CauseLimit, false}, {429, CauseLimit, false},
-		{502, CauseNetwork, false}, {302, CauseNetwork, false}, {200, CauseNetwork, false}, {511, CauseNetwork, false},
+		{401, CauseAuth, true},
+		{403, CauseAuth, true},
+		{407, CauseAuth, true},
+		{404, CauseConfig, true},
+		{400, CauseConfig, true},
+		{426, CauseConfig, true},
+		{503, CauseLimit, false},
+		{429, CauseLimit, false},
+		{502, CauseNetwork, false},
+		{302, CauseNetwork, false},
+		{200, CauseNetwork, false},
+		{511, CauseNetwork, false},
 	} {
 		status = tc.status
 		ce, ok := errors.AsType[*CarrierError](dial())
@@ -241,8 +250,10 @@ func TestCarrierErrorTLS(t *testing.T) {
 		"client certificate": {WebSocket{URL: "wss" + strings.TrimPrefix(wantsCert.URL, "https") + "/", TLS: insecure}, CauseTLS, true},
 		"refused":            {WebSocket{URL: "ws://" + closedPort(t) + "/"}, CauseNetwork, false},
 		"bad URL":            {WebSocket{URL: "wss://user:secret@host/"}, CauseConfig, true},
-		"token file": {WebSocket{URL: "ws://127.0.0.1:1/", Token: func() (string, error) { return "", os.ErrNotExist }},
-			CauseConfig, true},
+		"token file": {
+			WebSocket{URL: "ws://127.0.0.1:1/", Token: func() (string, error) { return "", os.ErrNotExist }},
+			CauseConfig, true,
+		},
 	} {
 		_, err := tc.w.Dial(t.Context(), false)
 		ce, ok := errors.AsType[*CarrierError](err)
@@ -335,7 +346,10 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	dial := func(context.Context, bool) (tunnel.Carrier, error) { return nil, io.EOF }
 	for _, o := range []ClientOptions{
-		{}, {Dial: dial, Carriers: 99}, {Dial: dial, Carriers: -1}, {Dial: dial, Forwards: []Forward{{}}},
+		{},
+		{Dial: dial, Carriers: 99},
+		{Dial: dial, Carriers: -1},
+		{Dial: dial, Forwards: []Forward{{}}},
 		{Dial: dial, Reverse: []Forward{forward(t, "1:h:1"), forward(t, "1:h:2")}},
 	} {
 		if _, err := NewClient(o); err == nil {

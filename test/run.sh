@@ -154,7 +154,7 @@ stage_unit() {
 }
 
 # The tools live in a module of their own, so that the product's go.mod stays short.
-stage_lint() { go tool -modfile=test/tools/go.mod golangci-lint run ./...; }
+stage_lint() { go tool -modfile=test/tools/go.mod golangci-lint run --allow-parallel-runners ./...; }
 
 stage_fuzz() {
 	local dir name

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"io"
 	"syscall"
 )
@@ -25,7 +26,7 @@ func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
 	}()
 	for {
 		if err := st.awaitReadable(); err != nil {
-			if err == io.EOF {
+			if err == io.EOF { //nolint:errorlint // only the bare io.EOF is an end; an error around one is a failure
 				err = nil
 			}
 			return n, err
@@ -82,7 +83,7 @@ func (k *sink) write(p []byte) (n int, err error) {
 	werr := k.raw.Write(func(fd uintptr) bool {
 		for {
 			n, err = writeFD(fd, p)
-			if err != syscall.EINTR {
+			if !errors.Is(err, syscall.EINTR) {
 				return true
 			}
 		}
@@ -90,7 +91,7 @@ func (k *sink) write(p []byte) (n int, err error) {
 	switch {
 	case werr != nil:
 		return 0, werr
-	case err == syscall.EAGAIN:
+	case errors.Is(err, syscall.EAGAIN):
 		return 0, nil
 	case err != nil:
 		return 0, &socketError{"write", err}

@@ -70,7 +70,7 @@ func (h *Host) Run(ctx context.Context) error {
 			h.evict()
 		case s := <-h.start:
 			wg.Go(func() {
-				s.Run(ctx)
+				_ = s.Run(ctx) // who holds s learns why it ended
 				h.remove(s)
 			})
 			wg.Go(func() {

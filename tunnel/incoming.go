@@ -118,7 +118,7 @@ func (in *incoming) newSegment(off uint64, data []byte, message *buffer, room in
 		message.retain()
 	} else {
 		g.buf = in.mem.get(max(len(data), room))
-		g.data = append(g.buf.b[:0], data...)
+		g.data = g.buf.b[:copy(g.buf.b, data)]
 	}
 	in.held += len(g.buf.b)
 	return g
@@ -158,7 +158,7 @@ func (in *incoming) compact() error {
 		if cap(kept[last].data)-len(kept[last].data) < len(g.data) {
 			buf := in.mem.get(max(2*len(kept[last].data), len(kept[last].data)+len(g.data)))
 			in.held += len(buf.b)
-			data := append(buf.b[:0], kept[last].data...)
+			data := buf.b[:copy(buf.b, kept[last].data)]
 			in.release(kept[last])
 			kept[last] = segment{kept[last].off, data, buf}
 		}
@@ -274,7 +274,7 @@ func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 // minTuneRTT is the least round trip that windows are sized for. On loopback
 // the real one is shorter than a scheduler's hiccup, and a window of two of
 // those would stall.
-const minTuneRTT = 2 * time.Millisecond
+const minTuneRTT = 500 * time.Microsecond
 
 // highest returns the end of the furthest byte that has come.
 func (in *incoming) highest() uint64 {

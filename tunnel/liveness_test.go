@@ -3,53 +3,11 @@ package tunnel
 import (
 	"errors"
 	"fmt"
-	"io"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sallyport/tunnel/internal/frame"
 )
-
-// hedged is a pair whose client dials a new wire whenever the session asks.
-type hedged struct {
-	*pair
-	mu     sync.Mutex
-	wires  []*wire // what it dialled
-	broken bool    // dialled wires are silent too
-}
-
-// hedges returns how often the session asked.
-func (h *hedged) hedges() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.wires)
-}
-
-func (h *hedged) setBroken(on bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.broken = on
-}
-
-func newHedged(t *testing.T, o Options) (h *hedged, first *wire) {
-	h = &hedged{pair: newPair(t, o, HostOptions{Options: o})}
-	first = newWire(10*time.Millisecond, 0)
-	h.start(first)
-	h.wg.Go(func() {
-		for h.client.Hedge(h.ctx) == nil {
-			w := newWire(10*time.Millisecond, 0)
-			h.mu.Lock()
-			w.hold(h.broken)
-			h.wires = append(h.wires, w)
-			h.mu.Unlock()
-			h.join(w, "alice")
-			time.Sleep(time.Second) // as an agent's dialling takes
-		}
-	})
-	return h, first
-}
 
 func TestIdleCarrierIsPinged(t *testing.T) {
 	bothSides(t, Options{KeepAlive: 10 * time.Second}, func(t *testing.T, b *bed) {
@@ -109,7 +67,7 @@ func TestSilence(t *testing.T) {
 		}
 		fmt.Fprint(s, "here")
 		mustRead(t, c, "here")
-		time.Sleep(start.Add(9900 * time.Millisecond).Sub(time.Now()))
+		time.Sleep(time.Until(start.Add(9900 * time.Millisecond)))
 		if st := h.client.Stats(); st.Carriers != 2 || st.Suspect != 1 {
 			t.Errorf("before it is dead: %+v", st)
 		}
@@ -219,182 +177,6 @@ func TestPauseIsNotSilence(t *testing.T) {
 	})
 }
 
-// TestSuspectRecovers checks that a suspect carrier that speaks again is used
-// again, and that what had moved to the hedge arrives once.
-func TestSuspectRecovers(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		h, w := newHedged(t, Options{})
-		c, s := h.open()
-		d, e := h.open()
-		time.Sleep(time.Second)
-		w.hold(true)
-		h.wg.Go(func() { exchange(t, d, e, 500_000) })
-		fmt.Fprint(c, "moved")
-		mustRead(t, s, "moved")
-		if n := h.client.Stats().Suspect; n != 1 {
-			t.Errorf("%d suspect", n)
-		}
-		w.hold(false)
-		time.Sleep(time.Second)
-		if st := h.client.Stats(); st.Suspect != 0 || st.Carriers != 2 {
-			t.Errorf("after it recovered: %+v", st)
-		}
-		if n := h.server.Stats().Suspect; n != 0 {
-			t.Error("still suspect at the server")
-		}
-		h.wires[0].client.Close(errCut)
-		fmt.Fprint(c, " and back")
-		mustRead(t, s, " and back")
-		if st := h.client.Stats(); st.Carriers != 1 || st.Resumes != 0 {
-			t.Errorf("over the first carrier: %+v", st)
-		}
-		c.CloseWrite()
-		if rest, err := io.ReadAll(s); len(rest) != 0 || err != nil {
-			t.Errorf("something came twice: %q, %v", rest, err)
-		}
-	})
-}
-
-// TestServerMovesAwayFromSuspects checks that a carrier that the client's HELLO
-// suspects is left by the server at once, without waiting for its own clock.
-func TestServerMovesAwayFromSuspects(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := newBed(t, true, Options{})
-		st, _ := b.session.Open(b.ctx)
-		st.Write(noise(6, 30_000))
-		time.Sleep(100 * time.Millisecond)
-		h := rawHello()
-		h.Session, h.Secret, h.Carrier, h.Suspects = b.hello.Session, b.hello.Secret, 2, []uint64{1}
-		first := b.rawPeer
-		b.dial(h)
-		start := time.Now()
-		b.reply()
-		got := 0
-		for got < 30_000 {
-			got += len(b.expect(frame.TypeStream).Data)
-		}
-		if took := time.Since(start); took > 100*time.Millisecond {
-			t.Errorf("sent again after %v", took)
-		}
-		if n := b.session.Stats().Suspect; n != 1 {
-			t.Errorf("%d suspect", n)
-		}
-		st.Write([]byte("new"))
-		if f := b.expect(frame.TypeStream); string(f.Data) != "new" {
-			t.Errorf("sent %d bytes over the hedge", len(f.Data))
-		}
-		synctest.Wait()
-		first.send(frame.AppendPing(nil, 9))
-		for first.expect(frame.TypePong).Count != 9 {
-		}
-		if n := b.session.Stats().Suspect; n != 0 {
-			t.Error("still suspect after a sign of life")
-		}
-	})
-}
-
-// TestAcksOfTheSuspectStopRepeats checks that what a suspect carrier acks
-// after all is not sent again.
-func TestAcksOfTheSuspectStopRepeats(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := newBed(t, true, Options{})
-		st, _ := b.session.Open(b.ctx)
-		st.Write(noise(6, 30_000))
-		time.Sleep(2 * time.Second)
-		if n := b.session.Stats().Suspect; n != 1 {
-			t.Fatalf("%d suspect", n)
-		}
-		b.ackAll()
-		synctest.Wait()
-		h := rawHello()
-		h.Session, h.Secret, h.Carrier = b.hello.Session, b.hello.Secret, 2
-		b.dial(h)
-		b.reply()
-		time.Sleep(time.Second)
-		if n := b.count()[frame.TypeStream]; n != 0 {
-			t.Errorf("%d frames were repeated", n)
-		}
-		if n := b.session.Stats().Replayed; n != 0 {
-			t.Errorf("%d bytes replayed", n)
-		}
-	})
-}
-
-// TestIdleSilenceIsFoundAtTheNextPing black-holes an idle session.
-func TestIdleSilenceIsFoundAtTheNextPing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		h, w := newHedged(t, Options{})
-		c, s := h.open()
-		time.Sleep(time.Second)
-		w.hold(true)
-		time.Sleep(26 * time.Second)
-		if h.hedges() == 0 || h.client.Stats().Carriers == 0 {
-			t.Fatalf("nothing was dialled: %+v", h.client.Stats())
-		}
-		start := time.Now()
-		fmt.Fprint(c, "x")
-		mustRead(t, s, "x")
-		if took := time.Since(start); took > 50*time.Millisecond {
-			t.Errorf("after the hedge a byte took %v", took)
-		}
-		time.Sleep(5 * time.Minute)
-		fmt.Fprint(s, "y")
-		mustRead(t, c, "y")
-		if h.client.Err() != nil || h.server.Err() != nil {
-			t.Errorf("%v, %v", h.client.Err(), h.server.Err())
-		}
-	})
-}
-
-// TestHedgesAreLimited black-holes everything: hedges come one at a time, and
-// dead carriers go.
-func TestHedgesAreLimited(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		h, w := newHedged(t, Options{HandshakeTimeout: 2 * time.Second})
-		c, s := h.open()
-		h.setBroken(true)
-		time.Sleep(time.Second)
-		w.hold(true)
-		fmt.Fprint(c, "x")
-		for range 80 {
-			time.Sleep(100 * time.Millisecond)
-			if n := h.client.Stats().Carriers; n > maxCarriers {
-				t.Fatalf("%d carriers", n)
-			}
-		}
-		if n := h.hedges(); n < 2 || n > 8 {
-			t.Errorf("%d hedges in 8 s", n)
-		}
-		h.setBroken(false)
-		time.Sleep(time.Second)
-		mustRead(t, s, "x")
-		n := h.hedges()
-		time.Sleep(time.Minute)
-		if h.hedges() != n {
-			t.Errorf("%d more hedges beside a carrier that answers", h.hedges()-n)
-		}
-	})
-}
-
-// TestNoHedgeBesideALiveCarrier checks that one silent carrier of two asks for nothing.
-func TestNoHedgeBesideALiveCarrier(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		h, w := newHedged(t, Options{})
-		h.join(newWire(10*time.Millisecond, 0), "alice")
-		time.Sleep(time.Second)
-		c, s := h.open()
-		w.hold(true)
-		for range 30 {
-			fmt.Fprint(c, "x")
-			mustRead(t, s, "x")
-			time.Sleep(time.Second)
-		}
-		if h.hedges() != 0 {
-			t.Errorf("%d hedges", h.hedges())
-		}
-	})
-}
-
 // TestOversleep checks that a machine that was suspended does not blame its
 // peer: time jumps by an hour while an answer is due.
 func TestOversleep(t *testing.T) {
@@ -429,26 +211,6 @@ func TestOversleep(t *testing.T) {
 		s.tick(jump.Add(s.opt.DeadAfter))
 		if !a.lost || !errors.Is(a.cause, ErrDead) {
 			t.Errorf("ten seconds later: lost %v, %v", a.lost, a.cause)
-		}
-	})
-}
-
-// TestWriterStuckInASilentCarrier checks that a stream's writer that sits in a
-// carrier's write is freed when a hedge takes over.
-func TestWriterStuckInASilentCarrier(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		h, w := newHedged(t, Options{})
-		c, s := h.open()
-		time.Sleep(time.Second)
-		w.hold(true)
-		w.server.set(func() { w.server.stuck = true })
-		start := time.Now()
-		for range 5 {
-			fmt.Fprint(c, "word ")
-		}
-		mustRead(t, s, "word word word word word ")
-		if took := time.Since(start); took > 3*time.Second {
-			t.Errorf("took %v", took)
 		}
 	})
 }

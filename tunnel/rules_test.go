@@ -171,7 +171,7 @@ func testLostSessionNotReplayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	openPair(t, ctx, fresh, server)
+	openPair(ctx, t, fresh, server)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if _, err := server.Accept(ctx); !errors.Is(err, context.DeadlineExceeded) {

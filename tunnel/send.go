@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"time"
 
 	"sallyport/tunnel/internal/frame"
@@ -206,7 +207,7 @@ func (a *attachment) appendAck(now time.Time, b []byte) []byte {
 
 func (a *attachment) appendClose(b []byte) []byte {
 	code, reason := CloseDone, ""
-	if e, ok := a.s.err.(*CloseError); ok {
+	if e, ok := errors.AsType[*CloseError](a.s.err); ok {
 		code, reason = e.Code, e.Reason
 	}
 	return frame.AppendClose(b, uint64(code), reason)

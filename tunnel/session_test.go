@@ -23,7 +23,6 @@ type pair struct {
 	ctx    context.Context
 	wg     sync.WaitGroup
 	stop   context.CancelFunc
-	nextID int
 }
 
 func newPair(t *testing.T, co Options, so HostOptions) *pair {
@@ -67,10 +66,10 @@ func (p *pair) connect() *memLink {
 // open returns both ends of a stream that the client opened and wrote "!" to.
 func (p *pair) open() (client, server *Stream) {
 	p.t.Helper()
-	return openPair(p.t, p.ctx, p.client, p.server)
+	return openPair(p.ctx, p.t, p.client, p.server)
 }
 
-func openPair(t *testing.T, ctx context.Context, from, to *Session) (opener, acceptor *Stream) {
+func openPair(ctx context.Context, t *testing.T, from, to *Session) (opener, acceptor *Stream) {
 	t.Helper()
 	opener, err := from.Open(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"io"
 	"syscall"
 )
@@ -40,11 +41,11 @@ func (s *source) readRaw() (buf *buffer, n int, err error) {
 		buf = s.mem.get(MaxMessage - streamOverhead)
 		for {
 			n, err = readFD(fd, buf.b[:MaxMessage-streamOverhead])
-			if err != syscall.EINTR {
+			if !errors.Is(err, syscall.EINTR) {
 				break
 			}
 		}
-		if err == syscall.EAGAIN {
+		if errors.Is(err, syscall.EAGAIN) {
 			buf.release()
 			buf, n, err = nil, 0, nil
 			return false

@@ -266,8 +266,9 @@ func (st *Stream) abandon() {
 
 // SetDeadline sets both deadlines.
 func (st *Stream) SetDeadline(t time.Time) error {
-	st.SetReadDeadline(t)
-	return st.SetWriteDeadline(t)
+	st.readBy.set(&st.readable, t)
+	st.writeBy.set(&st.writable, t)
+	return nil
 }
 
 // SetReadDeadline bounds Read and WriteTo; the zero time means no bound.

@@ -28,7 +28,7 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 			k = min(len(p)-n, MaxMessage)
 			buf := s.opt.Memory.get(max(k, min(st.out.held/2, MaxMessage/4)))
 			s.mu.Unlock() // the copy may be long
-			data := append(buf.b[:0], p[n:n+k]...)
+			data := buf.b[:copy(buf.b, p[n:n+k])]
 			s.mu.Lock()
 			if err := st.writeError(); err != nil {
 				buf.release()
@@ -70,7 +70,7 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 			buf.release()
 		}
 		if err != nil {
-			if err == io.EOF {
+			if err == io.EOF { //nolint:errorlint // only the bare io.EOF is an end; an error around one is a failure
 				err = nil
 			}
 			return n, err

@@ -96,7 +96,7 @@ func checkName(name string) error {
 		}
 	}
 	if !ok {
-		return fmt.Errorf("identity name %s: write 1 to %d of a-z A-Z 0-9 - _ . @, beginning with none of - and .", quote(name), most)
+		return fmt.Errorf("identity name %s: write 1 to %d of a-z A-Z 0-9 - _ . @, beginning with neither . nor -", quote(name), most)
 	}
 	return nil
 }

@@ -36,8 +36,10 @@ var challengeCases = []struct {
 	{[]string{`Basic Realm = "a" , charset = UTF-8`}, `Basic realm="a",charset="UTF-8"`},
 	{[]string{`Negotiate`, `NTLM`, `Basic realm="x"`}, `Negotiate | NTLM | Basic realm="x"`},
 	{[]string{`Negotiate, NTLM, Basic realm="x"`}, `Negotiate | NTLM | Basic realm="x"`},
-	{[]string{`Digest realm="a, Basic realm=b", qop="auth,auth-int", nonce=abc, Basic realm="c"`},
-		`Digest realm="a, Basic realm=b",qop="auth,auth-int",nonce="abc" | Basic realm="c"`},
+	{
+		[]string{`Digest realm="a, Basic realm=b", qop="auth,auth-int", nonce=abc, Basic realm="c"`},
+		`Digest realm="a, Basic realm=b",qop="auth,auth-int",nonce="abc" | Basic realm="c"`,
+	},
 	{[]string{`NTLM TlRMTVNTUAACAAAA==`}, `NTLM TlRMTVNTUAACAAAA==`},
 	{[]string{`Negotiate oYG2MIGzoAMKAQ+/a=, Basic realm="b"`}, `Negotiate oYG2MIGzoAMKAQ+/a= | Basic realm="b"`},
 	{[]string{`Basic realm="a \"quoted\" \\ one"`}, `Basic realm="a \"quoted\" \\ one"`},

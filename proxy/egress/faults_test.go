@@ -70,27 +70,33 @@ func faults(t *testing.T) []fault {
 
 	return []fault{
 		// The legs before the CONNECT.
-		{name: "proxy's name does not exist", leg: LegResolveProxy, kind: ErrDNS, options: func(o *Options) { o.Proxy = []string{"http://proxy.example:3128"} },
+		{
+			name: "proxy's name does not exist", leg: LegResolveProxy, kind: ErrDNS, options: func(o *Options) { o.Proxy = []string{"http://proxy.example:3128"} },
 			dialer: func(d *Dialer) {
 				d.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
 					return nil, &net.DNSError{Err: "no such host", Name: "proxy.example", IsNotFound: true}
 				}
-			}},
-		{name: "name server is silent", leg: LegResolveProxy, kind: ErrTimeout, options: quickResolve,
+			},
+		},
+		{
+			name: "name server is silent", leg: LegResolveProxy, kind: ErrTimeout, options: quickResolve,
 			dialer: func(d *Dialer) {
 				d.lookup = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}
-			}},
+			},
+		},
 		{name: "proxy's port is closed", leg: LegConnectProxy, kind: ErrRefused, options: func(o *Options) { o.Proxy = []string{refusedPort} }},
-		{name: "proxy's host is silent", leg: LegConnectProxy, kind: ErrTimeout, options: quickConnect, scripts: []conversation{stall},
+		{
+			name: "proxy's host is silent", leg: LegConnectProxy, kind: ErrTimeout, options: quickConnect, scripts: []conversation{stall},
 			dialer: func(d *Dialer) {
 				d.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}
-			}},
+			},
+		},
 		{name: "stall in TLS", leg: LegProxyTLS, kind: ErrTimeout, options: quickTLS, scripts: []conversation{stall}},
 		{name: "cut in TLS", leg: LegProxyTLS, kind: io.EOF, options: secure, scripts: []conversation{func(c *proxyConn) { io.ReadFull(c, make([]byte, 5)); c.Conn.(*net.TCPConn).CloseWrite(); c.stall() }}},
 		{name: "reset in TLS", leg: LegProxyTLS, kind: syscall.ECONNRESET, options: secure, scripts: []conversation{func(c *proxyConn) { io.ReadFull(c, make([]byte, 5)); c.cut() }}},
@@ -104,16 +110,19 @@ func faults(t *testing.T) []fault {
 		{name: "stall after an interim reply", leg: LegCONNECT, kind: ErrTimeout, options: quickReply, scripts: []conversation{saying("HTTP/1.1 100 Continue\r\n\r\n", stall)}},
 		{name: "stall after authentication", leg: LegCONNECT, kind: ErrTimeout, options: both, scripts: []conversation{saying(ask407, stall), stall}},
 		{name: "stall in the body of a 407", leg: LegCONNECT, kind: ErrTimeout, options: both, scripts: []conversation{
-			saying("HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nhe", stall), stall}},
+			saying("HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nhe", stall), stall,
+		}},
 		{name: "stall in the body of a 403", leg: LegCONNECT, kind: ErrForbidden, status: 403, options: func(o *Options) { o.ReplyTimeout = time.Second }, scripts: []conversation{
-			saying("HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n<p>Not this port", stall)}},
+			saying("HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n<p>Not this port", stall),
+		}},
 		{name: "closed before the reply", leg: LegCONNECT, kind: io.EOF, scripts: []conversation{saying("", func(*proxyConn) {})}},
 		{name: "reset before the reply", leg: LegCONNECT, kind: syscall.ECONNRESET, scripts: []conversation{cut}},
 		{name: "closed in the status line", leg: LegCONNECT, kind: io.ErrUnexpectedEOF, scripts: []conversation{saying("HTTP/1.1 20", func(*proxyConn) {})}},
 		{name: "closed in the header", leg: LegCONNECT, kind: io.ErrUnexpectedEOF, scripts: []conversation{saying("HTTP/1.1 200 OK\r\nVia: x\r\n", func(*proxyConn) {})}},
 		{name: "closed after an interim reply", leg: LegCONNECT, kind: io.ErrUnexpectedEOF, scripts: []conversation{saying("HTTP/1.1 100 Continue\r\n\r\n", func(*proxyConn) {})}},
 		{name: "closed whenever credentials arrive", leg: LegCONNECT, kind: io.EOF, options: credentials, scripts: []conversation{
-			replies(ask407), saying("", func(*proxyConn) {})}},
+			replies(ask407), saying("", func(*proxyConn) {}),
+		}},
 
 		// Replies that are none.
 		{name: "an ssh server", leg: LegCONNECT, kind: ErrBadReply, scripts: []conversation{saying("SSH-2.0-OpenSSH_9.2p1 Debian\r\n", stall)}},

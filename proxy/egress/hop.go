@@ -67,7 +67,7 @@ func (d *Dialer) dialHTTP(ctx context.Context, hops []*proxy, target string, onl
 		secure, err = d.secure(ctx, conn, cfg)
 	}
 	if err != nil {
-		err, hint := explainTLS(err)
+		hint, err := explainTLS(err)
 		if ctx.Err() != nil {
 			hint = ""
 		}

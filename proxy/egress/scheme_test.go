@@ -70,8 +70,14 @@ func TestSchemesOfSeveralLegs(t *testing.T) {
 		{"giving up falls back", puzzle{gaveUp: errors.New("odd token")}, []conversation{replies(ask, tokenAndBasic), replies(ok200)}, []string{"", "Puzzle leg1", wantBasic}, 2, nil, nil},
 		{"giving up with nothing to fall back to", puzzle{gaveUp: errors.New("odd token")}, []conversation{replies(ask, token)}, []string{"", "Puzzle leg1"}, 1, ErrSchemeUnsupported, []string{"Puzzle"}},
 		{"refused never falls back", puzzle{gaveUp: errRefused}, []conversation{replies(ask, tokenAndBasic, ok200)}, []string{"", "Puzzle leg1"}, 1, ErrCredentialsRefused, []string{"Puzzle", "Basic"}},
-		{"legs are bounded", puzzle{endless: true}, []conversation{replies(slices.Repeat([]string{ask}, 20)...)},
-			[]string{"", "Puzzle leg1", "Puzzle leg2", "Puzzle leg3", "Puzzle leg4", "Puzzle leg5"}, 1, ErrBadReply, []string{"Puzzle", "Basic"}},
+		{
+			"legs are bounded",
+			puzzle{endless: true},
+			[]conversation{replies(slices.Repeat([]string{ask}, 20)...)},
+			[]string{"", "Puzzle leg1", "Puzzle leg2", "Puzzle leg3", "Puzzle leg4", "Puzzle leg5"},
+			1, ErrBadReply,
+			[]string{"Puzzle", "Basic"},
+		},
 		{"connections are bounded", puzzle{endless: true}, []conversation{replies(closing)}, []string{"", "Puzzle leg1", "Puzzle leg1", "Puzzle leg1", "Puzzle leg1"}, 5, errUsedUp, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

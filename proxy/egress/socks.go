@@ -29,12 +29,14 @@ func (d *Dialer) throughSOCKS(ctx context.Context, hops []*proxy, target string)
 	if err != nil {
 		return nil, err
 	}
-	release, _, err := p.mem.admit(ctx)
-	if err != nil {
-		conn.Close()
-		return nil, fail(LegProxyAuth, ended(ctx, err))
+	if p.cred != nil {
+		release, _, err := p.mem.admit(ctx)
+		if err != nil {
+			conn.Close()
+			return nil, fail(LegProxyAuth, ended(ctx, err))
+		}
+		defer release()
 	}
-	defer release()
 	s := &socksClient{conn: conn, cred: p.cred}
 	leg := LegProxyAuth
 	err = within(ctx, conn, d.replyTimeout, s.greet)

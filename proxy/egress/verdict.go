@@ -165,25 +165,25 @@ func hostOf(addr string) string {
 const tlsHint = "check that this port of the proxy speaks TLS; most proxies are http://"
 
 // explainTLS gives a failed handshake with the proxy its hint. Names in the proxy's certificate are peer text.
-func explainTLS(err error) (error, string) {
+func explainTLS(err error) (hint string, _ error) {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return &textError{"the proxy does not speak TLS on this port", err}, "write its address with http://"
+		return "write its address with http://", &textError{"the proxy does not speak TLS on this port", err}
 	}
 	op, ok := errors.AsType[*net.OpError](err)
 	if errors.Is(err, io.EOF) || ok && (op.Op == "read" || op.Op == "write") {
-		return &textError{"the proxy closed the connection during the handshake" + unlessEOF(err), err}, tlsHint
+		return tlsHint, &textError{"the proxy closed the connection during the handshake" + unlessEOF(err), err}
 	}
 	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok {
-		return err, tlsHint
+		return tlsHint, err
 	}
 	issuer := ""
 	if len(failed.UnverifiedCertificates) > 0 {
 		issuer = clean(failed.UnverifiedCertificates[0].Issuer.String(), maxReason)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return &textError{fmt.Sprintf("the proxy's certificate is not trusted (issuer %q)", issuer), err},
-			"add the certificate of the CA that issued it, with --ca-file"
+		return "add the certificate of the CA that issued it, with --ca-file",
+			&textError{fmt.Sprintf("the proxy's certificate is not trusted (issuer %q)", issuer), err}
 	}
-	return &textError{clean(err.Error(), maxExcerpt), err}, "check the proxy's name and certificate"
+	return "check the proxy's name and certificate", &textError{clean(err.Error(), maxExcerpt), err}
 }

@@ -215,7 +215,7 @@ func startServer(t testing.TB, name string, command func(port int) *exec.Cmd) (*
 	for range 3 {
 		port := freePort(t)
 		p := start(t, name, command(port))
-		eventually(t, 20*time.Second, name+" listens", func() bool {
+		eventually(t, time.Minute, name+" listens", func() bool {
 			c, err := net.DialTimeout("tcp", loopback(port), time.Second)
 			if err == nil {
 				c.Close()

@@ -15,7 +15,8 @@ type proxyCase struct {
 	name string
 	args []string // flags of the way out
 	env  []string
-	legs int // CONNECT requests of the first connection
+	legs int    // CONNECT requests of the first connection
+	fail string // what it says instead of getting through; the exit code is then 5
 }
 
 // throughProxy sends a word to an echo and back, through a proxy, and tells the number of CONNECTs that it took.
@@ -41,7 +42,13 @@ func checkProxies(t *testing.T, cases []proxyCase) {
 	for _, c := range cases {
 		r, legs := throughProxy(t, a, s, target, c)
 		verdict := "ok"
-		if r.code != 0 || r.stdout != "hello" {
+		if c.fail != "" {
+			verdict = "ok: " + c.fail
+			if r.code != 5 || !strings.Contains(r.stderr, c.fail) {
+				verdict = "FAILED"
+				t.Errorf("%s: exit %d, does not say %q\n%s", c.name, r.code, c.fail, tail(r.stderr, 12))
+			}
+		} else if r.code != 0 || r.stdout != "hello" {
 			verdict = "FAILED"
 			t.Errorf("%s: exit %d, %q\n%s", c.name, r.code, r.stdout, tail(r.stderr, 12))
 		}
@@ -70,6 +77,8 @@ func proxyArgs(t *testing.T, url, user, password string, more ...string) []strin
 	return append(args, more...)
 }
 
+const refused = "the proxy refused the credentials"
+
 func onLocalhost(port int) string { return fmt.Sprintf("http://localhost:%d", port) }
 
 // squid with each scheme, and with all of them on one port.
@@ -86,17 +95,21 @@ func TestSquidSchemes(t *testing.T) {
 	all := onLocalhost(startSquidWith(t, listen, negotiate+ntlm+digest+basic+squidAuthenticated, conf))
 	ticket, server := k.ticket(t, "1h"), []string{conf}
 	checkProxies(t, []proxyCase{
-		{"squid, Basic", proxyArgs(t, onlyBasic, proxyUser, proxyPassword), nil, 2},
-		{"squid, Digest", proxyArgs(t, onlyDigest, proxyUser, proxyPassword), nil, 2},
-		{"squid, Negotiate: Kerberos, ticket cache", proxyArgs(t, onlyKerberos, "", ""), ticket, 2},
-		{"squid, Negotiate: Kerberos, password", proxyArgs(t, onlyKerberos, kerberosUser+"@sally.test", kerberosPassword), server, 2},
-		{"squid, Negotiate: Kerberos, keytab", proxyArgs(t, onlyKerberos, "", "", "--proxy-keytab", k.userKeys), server, 2},
-		{"squid, NTLMv2", proxyArgs(t, onlyNTLM, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3},
-		{"squid, Negotiate: NTLM inside", proxyArgs(t, ntlmInside, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3},
-		{"squid, all schemes: a ticket", proxyArgs(t, all, "", ""), ticket, 2},
-		{"squid, all schemes: NTLM, no ticket", proxyArgs(t, all, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3},
-		{"squid, all schemes: Digest only", proxyArgs(t, all, proxyUser, proxyPassword, "--proxy-auth", "digest"), nil, 2},
-		{"squid, all schemes: Basic only", proxyArgs(t, all, proxyUser, proxyPassword, "--proxy-auth", "basic"), nil, 2},
+		{"squid, Basic", proxyArgs(t, onlyBasic, proxyUser, proxyPassword), nil, 2, ""},
+		{"squid, Digest", proxyArgs(t, onlyDigest, proxyUser, proxyPassword), nil, 2, ""},
+		{"squid, Negotiate: Kerberos, ticket cache", proxyArgs(t, onlyKerberos, "", ""), ticket, 2, ""},
+		{"squid, Negotiate: Kerberos, password", proxyArgs(t, onlyKerberos, kerberosUser+"@sally.test", kerberosPassword), server, 2, ""},
+		{"squid, Negotiate: Kerberos, keytab", proxyArgs(t, onlyKerberos, "", "", "--proxy-keytab", k.userKeys), server, 2, ""},
+		{"squid, NTLMv2", proxyArgs(t, onlyNTLM, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3, ""},
+		{"squid, Negotiate: NTLM inside", proxyArgs(t, ntlmInside, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3, ""},
+		{"squid, all schemes: a ticket", proxyArgs(t, all, "", ""), ticket, 2, ""},
+		{"squid, all schemes: NTLM, no ticket", proxyArgs(t, all, ntlmDomain+`\`+ntlmUser, ntlmPassword), nil, 3, ""},
+		{"squid, all schemes: Digest only", proxyArgs(t, all, proxyUser, proxyPassword, "--proxy-auth", "digest"), nil, 2, ""},
+		{"squid, all schemes: Basic only", proxyArgs(t, all, proxyUser, proxyPassword, "--proxy-auth", "basic"), nil, 2, ""},
+		{"squid, Digest, wrong password", proxyArgs(t, onlyDigest, proxyUser, "wrong"), nil, 2, refused},
+		{"squid, NTLMv2, wrong password", proxyArgs(t, onlyNTLM, ntlmDomain+`\`+ntlmUser, "wrong"), nil, 3, refused},
+		{"squid, NTLM inside, wrong password", proxyArgs(t, ntlmInside, ntlmDomain+`\`+ntlmUser, "wrong"), nil, 3, refused},
+		{"squid, all schemes, wrong password", proxyArgs(t, all, ntlmDomain+`\`+ntlmUser, "wrong"), nil, 3, refused},
 	})
 	if out, err := exec.Command(program(t, "squid"), "--version").Output(); err == nil {
 		line, _, _ := strings.Cut(string(out), "\n")

@@ -78,6 +78,7 @@ logfile_rotate 0
 cache_log %s/cache.log
 pid_filename none
 coredump_dir %s
+max_filedescriptors 4096
 visible_hostname localhost
 shutdown_lifetime 0 seconds
 via off

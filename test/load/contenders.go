@@ -161,8 +161,8 @@ func sallyport(bin string) contender {
 				return spawnLogging(ctx, p.dir, "server", "listening", 1, bin, serve)
 			},
 			func(server string) (*process, string, error) {
-				args := append(connect, "--server", "wss://"+server+"/tunnel")
-				return spawnLogging(ctx, p.dir, "client", "forward listening", len(p.targets), bin, args)
+				connect = append(connect, "--server", "wss://"+server+"/tunnel")
+				return spawnLogging(ctx, p.dir, "client", "forward listening", len(p.targets), bin, connect)
 			}, p)
 	}}
 }

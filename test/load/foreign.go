@@ -72,16 +72,17 @@ func expand(words []string, addrs map[string]string) []string {
 
 // freeAddrs returns two addresses that nobody listens at just now.
 func freeAddrs() (string, string, error) {
-	var addrs [2]string
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", "", err
-		}
-		defer ln.Close() // after the second is there, so that they differ
-		addrs[i] = ln.Addr().String()
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
 	}
-	return addrs[0], addrs[1], nil
+	defer first.Close() // after the second is there, so that they differ
+	second, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	defer second.Close()
+	return first.Addr().String(), second.Addr().String(), nil
 }
 
 // awaitListening waits until something accepts at addr.

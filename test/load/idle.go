@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -113,8 +114,8 @@ func stillAlive(conns []net.Conn) error {
 	return nil
 }
 
-func closeAll(conns []net.Conn) {
-	for _, c := range conns {
+func closeAll[C io.Closer](all []C) {
+	for _, c := range all {
 		c.Close()
 	}
 }

@@ -105,7 +105,7 @@ func (p *process) stop() {
 func (p *process) failure(what string, err error) error {
 	select {
 	case <-p.done:
-		err = fmt.Errorf("it ended (%v)", p.err)
+		err = fmt.Errorf("it ended (%v)", p.cmd.ProcessState)
 	default:
 	}
 	return fmt.Errorf("%s: %s: %w; the end of %s:\n%s", p.name, what, err, filepath.Base(p.log), p.tail(10))

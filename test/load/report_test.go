@@ -89,8 +89,16 @@ func TestParseFlags(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]string{
-		{"-nonsense"}, {"word"}, {"-only", "("}, {"-only", "nothing-such"}, {"-who", "("}, {"-rounds", "-1"},
-		{"-seconds", "1e9"}, {"-contender", "x"}, {"-contender", "x=a || b"}, {"-contender", "x=|| b {listen}"},
+		{"-nonsense"},
+		{"word"},
+		{"-only", "("},
+		{"-only", "nothing-such"},
+		{"-who", "("},
+		{"-rounds", "-1"},
+		{"-seconds", "1e9"},
+		{"-contender", "x"},
+		{"-contender", "x=a || b"},
+		{"-contender", "x=|| b {listen}"},
 	} {
 		if _, err := parseFlags(bad, io.Discard); err == nil {
 			t.Errorf("%q is accepted", bad)

@@ -59,10 +59,10 @@ func serveTarget(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer closeAll(listeners)
 	f := new(farEnd)
 	var addrs []string
 	for _, ln := range listeners {
-		defer ln.Close()
 		addrs = append(addrs, ln.Addr().String())
 		go f.accept(ln) // ends with the process
 	}
@@ -84,9 +84,7 @@ func listenAll(n int) ([]net.Listener, error) {
 	for i := range n {
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", 1+i))
 		if err != nil {
-			for _, other := range all {
-				other.Close()
-			}
+			closeAll(all)
 			return nil, err
 		}
 		all = append(all, ln)

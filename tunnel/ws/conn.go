@@ -31,8 +31,9 @@ type Conn struct {
 	closed    atomic.Pointer[closing]
 }
 
-// closing says why this side closed.
-type closing struct{ cause error }
+// closing says why this side closed, in words only: a reader must not take the
+// cause for something that the peer did.
+type closing struct{ why string }
 
 // start completes a Conn.
 func (c *Conn) start(library *websocket.Conn, cork *frameCork) {
@@ -203,7 +204,7 @@ func (c *Conn) Close(cause error) error {
 
 func (c *Conn) closeWith(cause error, code websocket.StatusCode, reason string, patient bool) {
 	c.closeOnce.Do(func() {
-		c.closed.Store(&closing{cause})
+		c.closed.Store(&closing{cause.Error()})
 		var last []byte
 		if !c.readEnded.Load() {
 			last = closeFrame(code, reason, c.cork.client)
@@ -216,5 +217,5 @@ func (c *Conn) closeWith(cause error, code websocket.StatusCode, reason string, 
 
 // error is what readers and writers get after Close.
 func (c *closing) error() error {
-	return fmt.Errorf("carrier closed here (%v): %w", c.cause, net.ErrClosed)
+	return fmt.Errorf("carrier closed here (%s): %w", c.why, net.ErrClosed)
 }

@@ -259,8 +259,9 @@ func (c *frameCork) shut(last []byte, patient bool) error {
 // one. The caller holds flushMu.
 func (c *frameCork) farewell(last []byte) {
 	c.mu.Lock()
-	b := append(c.control, last...)
-	c.control = nil
+	b := c.control
+	c.control = nil // ours from here on
+	b = append(b, last...)
 	failed := c.err != nil
 	c.mu.Unlock()
 	if failed {

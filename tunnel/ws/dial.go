@@ -75,7 +75,7 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 
 	d := &dialler{options: o, addr: dialAddr(u), host: u.Hostname(), secure: u.Scheme == "wss"}
 	conn := &Conn{max: corkSize - maxHeaderClient}
-	library, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
+	library, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{ //nolint:bodyclose // the library takes the body over
 		HTTPClient: &http.Client{
 			Transport:     d,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

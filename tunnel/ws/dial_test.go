@@ -172,16 +172,22 @@ func TestDialTLSLeg(t *testing.T) {
 			_, ok := errors.AsType[x509.HostnameError](err)
 			return ok
 		}, "other.example"},
-		{"pin", terminate, &tls.Config{RootCAs: pool, VerifyConnection: func(tls.ConnectionState) error { return io.ErrNoProgress }},
-			func(err error) bool { return errors.Is(err, io.ErrNoProgress) }, ""},
+		{
+			"pin", terminate, &tls.Config{RootCAs: pool, VerifyConnection: func(tls.ConnectionState) error { return io.ErrNoProgress }},
+			func(err error) bool { return errors.Is(err, io.ErrNoProgress) }, "",
+		},
 		{"no TLS there", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.0 400 Bad Request\r\n\r\n") }, nil, func(err error) bool {
 			_, ok := errors.AsType[tls.RecordHeaderError](err)
 			return ok
 		}, "does not speak TLS"},
-		{"closed", func(conn net.Conn) { _, _ = io.ReadFull(conn, make([]byte, 100)) }, nil,
-			func(err error) bool { return err != nil }, ""},
-		{"silent", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, nil,
-			func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }, "within 300ms"},
+		{
+			"closed", func(conn net.Conn) { _, _ = io.ReadFull(conn, make([]byte, 100)) }, nil,
+			func(err error) bool { return err != nil }, "",
+		},
+		{
+			"silent", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, nil,
+			func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }, "within 300ms",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,8 +227,10 @@ func TestDialUpgradeLeg(t *testing.T) {
 	}{
 		{"captive portal", "HTTP/1.1 200 OK\r\n" + html + "\r\n" + page, false, 200, "", "Hotel & WiFi Log in", "captive portal"},
 		{"another service", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", true, 200, "", "hi", "path"},
-		{"redirect", "HTTP/1.1 302 Found\r\nLocation: https://u:p4ss@login.example/a?token=t0k\r\nContent-Length: 0\r\n\r\n", true, 302,
-			"Location: https://u:p4ss@login.example/a?token=t0k", "", "https://login.example/a"},
+		{
+			"redirect", "HTTP/1.1 302 Found\r\nLocation: https://u:p4ss@login.example/a?token=t0k\r\nContent-Length: 0\r\n\r\n", true, 302,
+			"Location: https://u:p4ss@login.example/a?token=t0k", "", "https://login.example/a",
+		},
 		{"no credentials", "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n", true, 401, "Www-Authenticate: Bearer", "", "token"},
 		{"forbidden", "HTTP/1.1 403 Forbidden\r\nX-Other: 1\r\n\r\nno", false, 403, "", "no", "403 Forbidden"},
 		{"wrong path", "HTTP/1.1 404 Not Found\r\n\r\n", false, 404, "", "", "path"},

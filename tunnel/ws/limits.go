@@ -45,11 +45,6 @@ const (
 
 	// maxInterim is how many 1xx answers are skipped before the final one.
 	maxInterim = 8
-
-	// notSentLowat is how much unsent data the kernel takes before it makes
-	// writers wait: bulk should wait in the session's scheduler, where it can be
-	// overtaken.
-	notSentLowat = 128 << 10
 )
 
 const (

@@ -147,7 +147,7 @@ func parseSize(s string) (int, error) {
 		}
 	}
 	n, err := strconv.ParseUint(digits, 10, 31)
-	if err != nil || uint64(n) > math.MaxInt32/uint64(unit) {
+	if err != nil || n > math.MaxInt32/uint64(unit) {
 		return 0, fmt.Errorf("%s is not a size; write bytes, or 512KiB, 64MiB, 1GiB", quote(s))
 	}
 	return int(n) * unit, nil
