@@ -25,12 +25,13 @@ type attempt struct {
 	header    string     // Proxy-Authorization of the next request, or "" for none
 	pending   *challenge // the last one that scheme answered or is to answer
 	setbacks  []setback  // schemes passed over or given up
-	offered   []string   // for messages
-	release   func()     // gives back the turn to authenticate; nil without one
-	waited    bool       // for that turn, while the connection was idle
-	renew     bool       // the next request needs a new connection
-	onlyHTTP1 bool       // the scheme cannot do with HTTP/2
-	hung      bool       // a connection that was kept open went silent, once
+	offered   []string   // for messages, as is tried
+	tried     []string
+	release   func() // gives back the turn to authenticate; nil without one
+	waited    bool   // for that turn, while the connection was idle
+	renew     bool   // the next request needs a new connection
+	onlyHTTP1 bool   // the scheme cannot do with HTTP/2
+	hung      bool   // a connection that was kept open went silent, once
 }
 
 // throughHTTP returns a connection to target on which the tunnel has begun.
@@ -192,7 +193,9 @@ func (a *attempt) ask(ctx context.Context, l *link) (r *reply, err error) {
 	}
 	sent := "none"
 	if a.header != "" {
-		sent = a.scheme.name()
+		if sent = a.scheme.name(); !slices.Contains(a.tried, sent) {
+			a.tried = append(a.tried, sent)
+		}
 	}
 	a.d.log.Debug("proxy answered CONNECT", "proxy", a.proxy.String(), "target", a.target,
 		"status", r.status, "authorization_sent", sent)

@@ -47,6 +47,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 			d.log.Debug("this way failed", "way", w.String(), "error", e)
 		}
 	}
+	d.find.failed(target)
 	return nil, allFailed(failed)
 }
 

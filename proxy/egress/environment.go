@@ -83,6 +83,8 @@ func (e *envFinder) ways(_ context.Context, _ *Dialer, target string) ([]way, er
 	return []way{w}, nil
 }
 
+func (*envFinder) failed(string) {}
+
 func (e *envFinder) route(target string) (Route, error) {
 	w, err := e.choose(target)
 	if err != nil {

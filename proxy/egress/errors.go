@@ -78,6 +78,8 @@ type Error struct {
 	Status int
 	// Offered are the authentication schemes that the proxy named, in its order.
 	Offered []string
+	// Tried are the schemes that something was sent for, in our order.
+	Tried []string
 	// Excerpt is the proxy's own explanation: text only, one line, at most 200 characters.
 	Excerpt string
 	// Err is the cause: one of this package's Err values is in its chain, or the caller's context error, or, for a
@@ -104,7 +106,11 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(": " + e.Err.Error())
 	if len(e.Offered) > 0 {
-		b.WriteString(" (offered: " + strings.Join(e.Offered, ", ") + ")")
+		b.WriteString(" (offered: " + strings.Join(e.Offered, ", "))
+		if len(e.Tried) > 0 {
+			b.WriteString("; tried: " + strings.Join(e.Tried, ", "))
+		}
+		b.WriteString(")")
 	}
 	if e.Excerpt != "" {
 		fmt.Fprintf(&b, "; it says: %q", e.Excerpt)

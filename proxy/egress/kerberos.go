@@ -22,7 +22,8 @@ import (
 // configuration and the ticket cache that KRB5_CONFIG and KRB5CCNAME name, or the usual places.
 //
 // A keytab is used if there is one; else the proxy's password, if its user is written user@REALM (the realm is never
-// guessed, because the password then goes to that realm's servers); else the ticket cache.
+// guessed, because the password then goes to that realm's servers); else the ticket cache. A Kerberos server is waited
+// for at most 5 s, whatever the dial's context says.
 type Kerberos struct {
 	// Config is the configuration file. "" means KRB5_CONFIG, or /etc/krb5.conf, which need not exist.
 	Config string

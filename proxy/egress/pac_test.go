@@ -64,6 +64,9 @@ func TestPACFailOver(t *testing.T) {
 	if e == nil || e.Proxy != "127.0.0.1:2" || !strings.Contains(e.Error(), "before that: connect proxy 127.0.0.1:1: ") || !errors.Is(e, ErrRefused) {
 		t.Errorf("%v", e)
 	}
+	if n := len(d.find.(*pacFinder).known); n != 0 {
+		t.Errorf("%d answers are kept although they led nowhere", n)
+	}
 	if e := d.dead.last([]way{{source: "x"}}); len(e) != 1 {
 		t.Errorf("%v", e)
 	}

@@ -50,6 +50,13 @@ func (f *pacFinder) route(string) (Route, error) {
 	return Route{Source: f.source + " " + f.script.name, Script: true}, nil
 }
 
+// failed has the script asked again: this machine may be in another network now.
+func (f *pacFinder) failed(target string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.known, target)
+}
+
 func (f *pacFinder) ways(ctx context.Context, d *Dialer, target string) ([]way, error) {
 	fail := func(err error) *Error {
 		return &Error{Leg: LegPAC, Target: target, Err: err, Hint: pacHint(err)}

@@ -60,6 +60,8 @@ func (w way) String() string {
 type finder interface {
 	// ways returns them in the order in which they are to be tried, at least one.
 	ways(ctx context.Context, d *Dialer, target string) ([]way, error)
+	// failed says that none of them led anywhere.
+	failed(target string)
 	// route tells what ways would return first, or that only a script knows.
 	route(target string) (Route, error)
 }
@@ -93,6 +95,7 @@ func newFinder(o Options) (finder, error) {
 type fixed struct{ way }
 
 func (f fixed) ways(context.Context, *Dialer, string) ([]way, error) { return []way{f.way}, nil }
+func (fixed) failed(string)                                          {}
 func (f fixed) route(string) (Route, error) {
 	return Route{Proxy: f.way.String(), Source: f.source}, nil
 }

@@ -103,6 +103,12 @@ func (f *systemFinder) ways(ctx context.Context, d *Dialer, target string) ([]wa
 	return []way{f.through}, nil
 }
 
+func (f *systemFinder) failed(target string) {
+	if f.pac != nil {
+		f.pac.failed(target)
+	}
+}
+
 func (f *systemFinder) route(target string) (Route, error) {
 	if why := f.direct(target); why != "" {
 		return Route{Source: why}, nil

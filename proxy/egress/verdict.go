@@ -90,7 +90,7 @@ func (a *attempt) excerpt(ctx context.Context, l *link, r *reply) (text string) 
 func (a *attempt) fail(leg Leg, err error) *Error {
 	e := &Error{Leg: leg, Proxy: a.proxy.addr, Target: a.target, Err: err}
 	if leg == LegProxyAuth {
-		e.Offered = a.offered
+		e.Offered, e.Tried = a.offered, a.tried
 	}
 	e.Hint = hint(e)
 	return e
