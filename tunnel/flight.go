@@ -83,14 +83,14 @@ const (
 	// spareTime (and the path's own jitter) at the highest rate is how much W exceeds what the path holds,
 	// and so the queue that bulk leaves standing. It must exceed the quanta of
 	// acks (1 ms) and messages (1 ms), or W decays.
-	spareTime  = 2 * time.Millisecond
+	spareTime  = 1500 * time.Microsecond
 	spareBytes = 32 << 10
 	// queueTime, and an eighth of the round trip, is a queue that calls for a cut.
 	queueTime = 6 * time.Millisecond
 	// clearTime is how far above the smallest a round's delay may be without meaning a queue.
-	clearTime = time.Millisecond
+	clearTime = 600 * time.Microsecond
 	// maxJitter is how much of a path's jitter W makes up for.
-	maxJitter = 4 * time.Millisecond
+	maxJitter = time.Millisecond
 	// clearRounds without a queue, and W is raised by a quarter, then more, up to twice.
 	clearRounds = 3
 	// blockedTime is how long a write takes when the socket's buffer is full.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -132,8 +133,12 @@ func TestFailedTargetsReset(t *testing.T) {
 	}
 	c := a.client(s.url(), args...)
 	for cause, target := range targets {
-		origin := dial(t, c.forward(target))
-		wantReset(t, origin)
+		origin, err := net.DialTimeout("tcp", c.forward(target), patience)
+		if err == nil {
+			wantReset(t, limited(t, origin))
+		} else if !errors.Is(err, syscall.ECONNRESET) { // so soon that the dial itself meets it
+			t.Fatal(err)
+		}
 		c.awaitEvent(t, patience, msgStreamEnded, func(e event) bool {
 			line := fmt.Sprint(e)
 			return strings.Contains(line, target) && strings.Contains(line, cause)
