@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/egress"
@@ -25,6 +26,8 @@ type WebSocket struct {
 	Token func() (string, error)
 	// TLS returns the configuration for wss, anew for each carrier. Nil: the system's trust.
 	TLS func() *tls.Config
+	// SmallHello is the place for what [ws.DialOptions.SmallHello] remembers. Nil: nothing is remembered.
+	SmallHello *atomic.Bool
 	// DialContext connects to the server agent's host and port, perhaps through a proxy ([egress.Dialer.DialContext]).
 	// Nil: directly.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -41,6 +44,7 @@ func (w WebSocket) Dial(ctx context.Context, resume bool) (tunnel.Carrier, error
 		URL:              w.URL,
 		Header:           w.Header.Clone(),
 		Subprotocols:     []string{Subprotocol},
+		SmallHello:       w.SmallHello,
 		DialContext:      w.DialContext,
 		HandshakeTimeout: w.HandshakeTimeout,
 	}

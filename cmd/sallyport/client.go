@@ -120,6 +120,7 @@ func hostPort(u *url.URL) string {
 func (f *clientFiles) webSocket(material *certs.ClientMaterial) *proxy.WebSocket {
 	w := &proxy.WebSocket{
 		URL: f.url.String(), Header: f.header, Token: f.token.token, DialContext: f.out.DialContext,
+		SmallHello: new(atomic.Bool),
 	}
 	if material != nil {
 		w.TLS = func() *tls.Config { return material.Config(f.url.Hostname()) }

@@ -56,8 +56,11 @@ func (d *Dialer) dialHTTP(ctx context.Context, hops []*proxy, target string, onl
 		alpn = alpn[1:]
 	}
 	cfg := d.proxyTLS(p, alpn...)
+	if p.mem.smallHello.Load() {
+		cfg.CurvePreferences = classicalCurves()
+	}
 	secure, err := d.secure(ctx, conn, cfg)
-	if err != nil && swallowed(ctx, err) {
+	if err != nil && cfg.CurvePreferences == nil && swallowed(ctx, err) {
 		// A hello with ML-KEM takes two packets, and some middle boxes drop what they have not seen before.
 		d.log.Debug("TLS with the proxy got no answer; trying again with classical curves only", "proxy", p.String())
 		if conn, err = d.reach(ctx, hops, target); err != nil {
@@ -65,6 +68,7 @@ func (d *Dialer) dialHTTP(ctx context.Context, hops []*proxy, target string, onl
 		}
 		cfg.CurvePreferences = classicalCurves()
 		secure, err = d.secure(ctx, conn, cfg)
+		p.mem.smallHello.Store(err == nil)
 	}
 	if err != nil {
 		hint, err := explainTLS(err)

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type memory struct {
 	nonce        challenge // Digest's last, if it has parameters
 	nonceCount   int       // uses of it so far
 	ticket       *ticket   // Kerberos's last; nil when none
+
+	smallHello atomic.Bool // TLS hellos with ML-KEM get no answer
 }
 
 func newMemory() *memory { return &memory{turn: make(chan struct{}, 1)} }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -38,6 +39,11 @@ type DialOptions struct {
 	// TLS is used for wss. Nil: the system's trust. ServerName defaults to the
 	// URL's host; ALPN is always http/1.1; the floor is TLS 1.2. Not modified.
 	TLS *tls.Config
+
+	// SmallHello remembers between dials that TLS hellos with ML-KEM get no
+	// answer here: Dial sets it when only one without them did, and then
+	// begins with that. Nil: each dial finds out anew.
+	SmallHello *atomic.Bool
 
 	// DialContext connects to the server's host:port, perhaps through a proxy.
 	// Nil: directly. If its connections wrap others, a NetConn method (as

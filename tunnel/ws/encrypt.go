@@ -14,6 +14,10 @@ import (
 // packets, and some middle boxes drop what they have not seen before.
 func (d *dialler) encrypt(ctx context.Context, conn net.Conn) (*tls.Conn, *HandshakeError) {
 	config := clientTLS(d.options.TLS, d.host)
+	small := d.options.SmallHello
+	if config.CurvePreferences == nil && small != nil && small.Load() {
+		config.CurvePreferences = classicalCurves()
+	}
 	secured, err := d.handshake(ctx, conn, config)
 	if err == nil {
 		return secured, nil
@@ -26,13 +30,19 @@ func (d *dialler) encrypt(ctx context.Context, conn net.Conn) (*tls.Conn, *Hands
 		return nil, d.fail(dialLeg(err), err)
 	}
 	tune(conn)
-	config.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
+	config.CurvePreferences = classicalCurves()
 	if secured, err = d.handshake(ctx, conn, config); err != nil {
 		_ = closeNow(conn)
 		return nil, d.fail(LegTLS, err)
 	}
+	if small != nil {
+		small.Store(true)
+	}
 	return secured, nil
 }
+
+// classicalCurves keep the hello in one packet.
+func classicalCurves() []tls.CurveID { return []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384} }
 
 // handshake is one try, within the leg's timeout.
 func (d *dialler) handshake(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.Conn, error) {

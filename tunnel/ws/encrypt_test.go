@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -25,13 +26,29 @@ func TestLargeHelloSwallowed(t *testing.T) {
 		if !silent {
 			o.HandshakeTimeout = 0
 		}
-		conn, err := Dial(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
+		dialWorks := func() {
+			t.Helper()
+			conn, err := Dial(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close(nil)
+			_ = (<-s.accepted).Close(nil)
 		}
-		_ = conn.Close(nil)
+		dialWorks()
 		if first, second := <-large, <-large; !first || second || len(large) != 0 {
 			t.Errorf("large hellos: %v, %v", first, second)
+		}
+		// What was found out is used, if there is a place for it.
+		o.SmallHello = new(atomic.Bool)
+		for range 2 {
+			dialWorks()
+		}
+		for range 3 {
+			<-large
+		}
+		if len(large) != 0 || !o.SmallHello.Load() {
+			t.Errorf("%d hellos too many", len(large))
 		}
 
 		o.TLS = o.TLS.Clone()
