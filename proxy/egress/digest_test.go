@@ -20,7 +20,6 @@ type digestProxy struct {
 	challenge string // without nonce
 	password  string
 	nonces    map[string]int // the counts seen
-	stale     bool           // refuse each nonce once that was not handed out on this connection
 }
 
 func (p *digestProxy) hash(name string) func(...string) string {

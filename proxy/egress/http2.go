@@ -19,13 +19,13 @@ import (
 // is answered with 2xx is the tunnel.
 type h2Client struct {
 	conn   *tls.Conn
-	client *http2.ClientConn
-	tunnel *h2Tunnel // once there is one
+	client *http2.ClientConn //nolint:staticcheck // net/http offers none for a connection that stands
+	tunnel *h2Tunnel         // once there is one
 }
 
 func newH2Client(conn *tls.Conn) (*h2Client, error) {
-	t := &http2.Transport{MaxHeaderListSize: maxHeader, DisableCompression: true}
-	client, err := t.NewClientConn(conn)
+	t := &http2.Transport{MaxHeaderListSize: maxHeader, DisableCompression: true} //nolint:staticcheck // see h2Client
+	client, err := t.NewClientConn(conn)                                          //nolint:staticcheck // see h2Client
 	if err != nil {
 		return nil, err
 	}

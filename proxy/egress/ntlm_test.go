@@ -12,7 +12,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //nolint:staticcheck // NTLM is made of it ([MS-NLMP] 3.3.2)
 )
 
 func utf16le(s string) []byte {
@@ -179,7 +179,8 @@ func TestFallingBack(t *testing.T) {
 		{"a malformed NTLM challenge", []conversation{replies(ask("NTLM"), ask("NTLM TlRMTVNTUAAC")), replies(ok200)}, nil, 3, 2, nil},
 		{"NTLM that is closed half-way", []conversation{
 			replies(ask("NTLM"), strings.Replace(ask("NTLM "+base64.StdEncoding.EncodeToString(ntlmChallenge(0))), "Content-Length", "Connection: close\r\nContent-Length", 1)),
-			replies(ask("NTLM"), ok200)}, nil, 4, 2, nil},
+			replies(ask("NTLM"), ok200),
+		}, nil, 4, 2, nil},
 		{"NTLM not allowed", []conversation{replies(ask("NTLM", "Negotiate"), ok200)}, []string{"basic"}, 2, 1, nil},
 		{"wrong password by NTLM", []conversation{ntlmProxy(t, "NTLM", "another", false, ask("NTLM"))}, nil, 3, 1, ErrCredentialsRefused},
 		{"nothing allowed is offered", []conversation{replies(ask("NTLM"))}, []string{"digest", "negotiate"}, 1, 1, ErrSchemeUnsupported},

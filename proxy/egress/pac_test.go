@@ -78,8 +78,11 @@ func TestPACTrust(t *testing.T) {
 		trust []string
 		sent  bool
 	}{
-		{nil, false}, {[]string{"proxy.example.com", "*.0.0.1:1"}, false}, {[]string{"127.0.0.1"}, true},
-		{[]string{"*"}, true}, {[]string{"*.0.0.1"}, true},
+		{nil, false},
+		{[]string{"proxy.example.com", "*.0.0.1:1"}, false},
+		{[]string{"127.0.0.1"}, true},
+		{[]string{"*"}, true},
+		{[]string{"*.0.0.1"}, true},
 	} {
 		f := newFaultyProxy(t, replies(ask407, ok200))
 		o := withCredentials(pacOptions(writePAC(t, fmt.Sprintf(`return "PROXY %s";`, f.Addr()))))

@@ -40,7 +40,7 @@ func newPACScript(where, source string) (*pacScript, error) {
 		return bad("user and password cannot stand in the script's URL")
 	case u.Scheme == "file":
 		path := filepath.FromSlash(u.Path)
-		if len(path) > 2 && path[2] == ':' { // file:///C:/proxy.pac
+		if len(path) > 2 && path[2] == ':' { // the file of a Windows drive
 			path = path[1:]
 		}
 		return &pacScript{name: path, file: path}, nil

@@ -55,8 +55,11 @@ func knownSchemes(words []string) ([]scheme, error) {
 		word string
 		scheme
 	}{
-		{"negotiate", kerberos{}}, {"ntlm", ntlmScheme{}}, {"negotiate", ntlmScheme{inNegotiate: true}},
-		{"digest", digestScheme{}}, {"basic", basic{}},
+		{"negotiate", kerberos{}},
+		{"ntlm", ntlmScheme{}},
+		{"negotiate", ntlmScheme{inNegotiate: true}},
+		{"digest", digestScheme{}},
+		{"basic", basic{}},
 	}
 	for _, s := range platformSchemes() {
 		all = slices.Insert(all, 0, struct {
