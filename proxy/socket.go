@@ -55,17 +55,19 @@ func abortConn(c net.Conn) {
 // pipeSocket is stdin and stdout.
 type pipeSocket struct {
 	in     *pipeReader
-	out    io.Writer
+	out    *pipeWriter
 	closed chan struct{} // closed by close and abort
 	once   sync.Once
 }
 
-// newPipeSocket makes a socket of a pair like stdin and stdout. A Read of stdin cannot be interrupted, so its goroutine
-// is the one that may stay behind, until that Read returns.
+// newPipeSocket makes a socket of a pair like stdin and stdout. A Read of stdin or a Write to stdout cannot be
+// interrupted, so their goroutines are the ones that may stay behind, until that call returns.
 func newPipeSocket(in io.Reader, out io.Writer) *pipeSocket {
-	s := &pipeSocket{out: out, closed: make(chan struct{})}
+	s := &pipeSocket{closed: make(chan struct{})}
 	s.in = &pipeReader{chunks: make(chan pipeChunk), closed: s.closed}
+	s.out = &pipeWriter{out: out, chunks: make(chan []byte), written: make(chan pipeWritten), closed: s.closed}
 	go s.in.pump(in)
+	go s.out.pump()
 	return s
 }
 
@@ -75,7 +77,7 @@ func (s *pipeSocket) abort()            { s.close() }
 func (s *pipeSocket) close()            { s.once.Do(func() { close(s.closed) }) }
 
 func (s *pipeSocket) closeWrite() error {
-	if c, ok := s.out.(io.Closer); ok {
+	if c, ok := s.out.out.(io.Closer); ok {
 		return c.Close()
 	}
 	return nil
@@ -129,6 +131,53 @@ func (r *pipeReader) Read(p []byte) (int, error) {
 	n := copy(p, r.rest.data)
 	r.rest.data = r.rest.data[n:]
 	return n, nil
+}
+
+// pipeWriter is a writer whose Write ends when its socket is closed, whatever it writes to.
+type pipeWriter struct {
+	out     io.Writer
+	copied  []byte // what is being written: the caller may use its own again when Write returns early
+	chunks  chan []byte
+	written chan pipeWritten
+	closed  chan struct{}
+}
+
+// pipeWritten is what one Write did.
+type pipeWritten struct {
+	n   int
+	err error
+}
+
+// pump writes chunk by chunk.
+func (w *pipeWriter) pump() {
+	for {
+		select {
+		case p := <-w.chunks:
+			n, err := w.out.Write(p)
+			select {
+			case w.written <- pipeWritten{n, err}:
+			case <-w.closed:
+				return
+			}
+		case <-w.closed:
+			return
+		}
+	}
+}
+
+func (w *pipeWriter) Write(p []byte) (int, error) {
+	w.copied = append(w.copied[:0], p...)
+	select {
+	case w.chunks <- w.copied:
+	case <-w.closed:
+		return 0, net.ErrClosed
+	}
+	select {
+	case r := <-w.written:
+		return r.n, r.err
+	case <-w.closed:
+		return 0, net.ErrClosed
+	}
 }
 
 // acceptLoop hands each connection of l to serve, one at a time, until l is closed or its deadline is set to the

@@ -45,11 +45,11 @@ type attachment struct {
 	closeDue    bool
 
 	// Receiving.
-	direct    []*Stream // with bytes to hand over when the message is taken in
-	recvCount uint64    // messages received
-	ackBytes  int       // received since the last ack we sent
-	ackFrom   time.Time // when the newest message came
-	ackAt     time.Time // when to ack at the latest; zero: nothing to ack
+	direct    []handOver // with bytes to hand over when the message is taken in
+	recvCount uint64     // messages received
+	ackBytes  int        // received since the last ack we sent
+	ackFrom   time.Time  // when the newest message came
+	ackAt     time.Time  // when to ack at the latest; zero: nothing to ack
 	lastAck   time.Time
 	ackDue    bool
 
@@ -242,6 +242,7 @@ func (a *attachment) lose(cause error) {
 	case len(s.attached) > 0:
 		a.requeue()
 		s.limbo = s.limbo[:len(s.limbo)-1]
+		s.wakeAny() // also for what the lost carrier had been woken for
 	case !s.client && !s.confirmed:
 		s.end(&CloseError{Code: CloseDone, Reason: "its only carrier was lost before the session was used"})
 	default:
@@ -279,7 +280,7 @@ func (a *attachment) release() {
 func (a *attachment) moveAway() {
 	for _, other := range a.s.attached {
 		if !other.suspect {
-			if a.writing && a.inline {
+			if a.writing && a.inline && a.broken == nil {
 				a.lose(ErrReplaced) // frees a stream's writer that is stuck in it
 				return
 			}

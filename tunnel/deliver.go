@@ -3,6 +3,7 @@ package tunnel
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
 )
 
@@ -19,9 +20,9 @@ func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.sink = newSink(w)
-	start := st.in.read
+	start := st.received
 	defer func() {
-		n = int64(st.in.read - start)
+		n = int64(st.received - start)
 		st.sink = nil
 	}()
 	for {
@@ -68,9 +69,13 @@ type sink struct {
 	err  error // a write failed; WriteTo returns it
 }
 
-// newSink returns nil if w cannot be written to without blocking.
+// newSink returns nil if w cannot be written to without blocking. An *os.File
+// may have a descriptor that blocks, as stdout's often does: only sockets will do.
 func newSink(w io.Writer) *sink {
-	if c, ok := w.(syscall.Conn); ok && canPoll {
+	if _, ok := w.(net.Conn); !ok || !canPoll {
+		return nil
+	}
+	if c, ok := w.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			return &sink{raw: raw}
 		}
@@ -99,6 +104,14 @@ func (k *sink) write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// handOver is a stream whose bytes the reader hands over, and the sink that it
+// has taken hold of by marking it busy: WriteTo does not return before the
+// reader has let go of it.
+type handOver struct {
+	stream *Stream
+	sink   *sink
+}
+
 // deliverable notes that the stream has bytes to hand over once the whole
 // message is taken in, or wakes who waits for them.
 func (a *attachment) deliverable(st *Stream) {
@@ -107,7 +120,7 @@ func (a *attachment) deliverable(st *Stream) {
 		return
 	}
 	st.sink.busy = true
-	a.direct = append(a.direct, st)
+	a.direct = append(a.direct, handOver{st, st.sink})
 }
 
 // maxDirect is how many segments a carrier's reader hands over before it goes
@@ -117,8 +130,8 @@ const maxDirect = 4
 // deliver hands over what the latest message brought. The lock is held, but
 // not while it writes.
 func (a *attachment) deliver() {
-	for i, st := range a.direct {
-		k := st.sink
+	for i, h := range a.direct {
+		st, k := h.stream, h.sink
 		for range maxDirect {
 			if st.in.read == st.in.ready || k.err != nil {
 				break
@@ -135,10 +148,10 @@ func (a *attachment) deliver() {
 			}
 		}
 		k.busy = false
-		if st.in.read < st.in.ready || st.in.hasFinal || k.err != nil || st.abandoned || st.in.discard {
+		if st.in.read < st.in.ready || st.in.hasFinal || k.err != nil || st.abandoned || st.in.discard || st.readBy.passed() {
 			st.readable.Broadcast()
 		}
-		a.direct[i] = nil
+		a.direct[i] = handOver{}
 	}
 	a.direct = a.direct[:0]
 }

@@ -23,8 +23,9 @@ type HostOptions struct {
 	MaxDetached      int
 	MaxDetachedBytes int64
 	// Admit decides whether an identity that has live sessions may have
-	// another; a non-nil error refuses it, and is told to the client. nil
-	// admits all.
+	// another; a non-nil error refuses it, and is told to the client. If one
+	// session less would do, and one has no carrier, that one is ended
+	// instead. nil admits all.
 	Admit func(identity string, live int) error
 }
 
@@ -196,20 +197,39 @@ func (h *Host) create(identity string, hello *frame.Hello) (*Session, error) {
 	if h.draining != nil {
 		return nil, &CloseError{Code: CloseShutdown, Reason: h.draining.Reason}
 	}
-	if h.opt.Admit != nil {
-		live := 0
-		for _, s := range h.byID {
-			if s.identity == identity {
-				live++
-			}
-		}
-		if err := h.opt.Admit(identity, live); err != nil {
-			return nil, &CloseError{Code: CloseLimit, Reason: err.Error()}
-		}
+	if err := h.admit(identity); err != nil {
+		return nil, &CloseError{Code: CloseLimit, Reason: err.Error()}
 	}
 	s := newServerSession(h.opt.Options, identity, hello)
 	h.byID[s.id] = s
 	return s, nil
+}
+
+// admit asks Admit. A session that its client has left, perhaps because it was
+// restarted, must not keep the client out: the one left longest makes room.
+func (h *Host) admit(identity string) error {
+	if h.opt.Admit == nil {
+		return nil
+	}
+	live := 0
+	var left *Session
+	var since time.Time
+	for _, s := range h.byID {
+		if s.identity != identity {
+			continue
+		}
+		live++
+		if d := s.Stats().Detached; !d.IsZero() && (left == nil || d.Before(since)) {
+			left, since = s, d
+		}
+	}
+	err := h.opt.Admit(identity, live)
+	if err == nil || left == nil || h.opt.Admit(identity, live-1) != nil {
+		return err
+	}
+	delete(h.byID, left.id)
+	left.Close(&CloseError{Code: CloseExpired, Reason: "the identity has reached its limit, and a new session took this one's place"})
+	return nil
 }
 
 func (h *Host) remove(s *Session) {

@@ -216,3 +216,47 @@ func readFull(st *Stream, p []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// TestLimitMakesRoom: at an identity's limit, a session whose client has left
+// gives way to a new one; an attached one does not.
+func TestLimitMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("one session only")
+		p := newPair(t, Options{}, HostOptions{Admit: func(_ string, live int) error {
+			if live >= 1 {
+				return full
+			}
+			return nil
+		}})
+		l := p.connect()
+		if _, err := p.client.Ping(p.ctx); err != nil {
+			t.Fatal(err)
+		}
+		attach := func() (*Session, error) {
+			other := NewSession(Options{})
+			p.wg.Go(func() { other.Run(p.ctx) })
+			link := newWire(time.Millisecond, 0) // it delivers what was written before a close
+			p.wg.Go(func() { p.host.Serve(p.ctx, link.server, "alice") })
+			failed := make(chan error, 1)
+			p.wg.Go(func() { failed <- other.Attach(p.ctx, link.client) })
+			time.Sleep(time.Second)
+			select {
+			case err := <-failed:
+				return other, err
+			default:
+				return other, nil
+			}
+		}
+		if _, err := attach(); !errors.Is(err, &CloseError{Code: CloseLimit, Reason: ""}) {
+			t.Fatalf("beside an attached session: %v", err)
+		}
+		l.cut()
+		synctest.Wait()
+		if _, err := attach(); err != nil {
+			t.Fatalf("beside a session without a carrier: %v", err)
+		}
+		if !errors.Is(p.server.Err(), &CloseError{Code: CloseExpired}) {
+			t.Errorf("the session that was left: %v", p.server.Err())
+		}
+	})
+}

@@ -294,6 +294,7 @@ func (a *attachment) onAck(now time.Time, count uint64, delay time.Duration) err
 		return nil
 	}
 	newest, asking, n := a.settle(count)
+	delay = min(delay, now.Sub(newest.sent)) // the peer may say anything
 	d := now.Sub(newest.sent) - delay
 	if n > 0 {
 		a.s.path.observe(now, d)

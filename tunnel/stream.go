@@ -104,6 +104,7 @@ func (st *Stream) awaitReadable() error {
 	for {
 		in := &st.in
 		switch {
+		case st.sink != nil && st.sink.busy:
 		case in.reset != nil:
 			return in.reset
 		case in.discard:
@@ -112,7 +113,6 @@ func (st *Stream) awaitReadable() error {
 			return st.sink.err
 		case st.readBy.passed():
 			return os.ErrDeadlineExceeded
-		case st.sink != nil && st.sink.busy:
 		case in.read < in.ready:
 			return nil
 		case in.hasFinal && in.read == in.final:
