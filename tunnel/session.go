@@ -180,7 +180,7 @@ func (s *Session) Hedge(ctx context.Context) error {
 	defer s.mu.Unlock()
 	return s.wait(ctx, &s.changed, func() bool {
 		for _, a := range s.attached {
-			if !a.suspect {
+			if !a.suspect || a.broken != nil { // a broken one is about to be lost, and replaced
 				return false
 			}
 		}
