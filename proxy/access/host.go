@@ -40,7 +40,7 @@ func parseHost(s string) (host, error) {
 		return hostOfAddr(addr)
 	}
 	if strings.ContainsAny(s, ":%[]") {
-		return host{}, fmt.Errorf("%q is not an IP address", s)
+		return host{}, fmt.Errorf("%s is not an IP address", quote(s))
 	}
 	return hostOfName(s)
 }
@@ -57,7 +57,7 @@ func hostOfName(s string) (host, error) {
 	if !isASCII(s) {
 		var err error
 		if name, err = idna.Lookup.ToASCII(s); err != nil {
-			return host{}, fmt.Errorf("%q is not a valid international name", s)
+			return host{}, fmt.Errorf("%s is not a valid international name", quote(s))
 		}
 	}
 	name, fqdn := strings.CutSuffix(lowerASCII(name), ".")
@@ -67,12 +67,12 @@ func hostOfName(s string) (host, error) {
 	last := ""
 	for label := range strings.SplitSeq(name, ".") {
 		if err := checkLabel(label); err != nil {
-			return host{}, fmt.Errorf("%q is not a host name: %w", s, err)
+			return host{}, fmt.Errorf("%s is not a host name: %w", quote(s), err)
 		}
 		last = label
 	}
 	if isNumber(last) {
-		return host{}, fmt.Errorf("%q looks like an IP address but isn't one; write four decimal numbers such as 10.1.2.3", s)
+		return host{}, fmt.Errorf("%s looks like an IP address but isn't one; write four decimal numbers such as 10.1.2.3", quote(s))
 	}
 	return host{name: name, fqdn: fqdn}, nil
 }

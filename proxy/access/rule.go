@@ -52,7 +52,7 @@ func (e *RuleError) Unwrap() error { return e.Err }
 
 // quote is strconv.Quote, shortened so that a message stays a message.
 func quote(s string) string {
-	const most = 60
+	const most = 80
 	if len(s) <= most {
 		return strconv.Quote(s)
 	}

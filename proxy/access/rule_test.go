@@ -226,6 +226,7 @@ func FuzzParseRule(f *testing.F) {
 	for _, s := range []string{
 		"db.example.com:5432", "*.example.com:22,443", "*:*", "10.0.0.0/8:1-65535", "[2001:db8::/32]:22",
 		"unix:/run/app.sock", "unix:/run/app/*", `unix:C:\a\*`, "unix.:1", "bücher.example:443", "0x7f.1:80", "[::ffff:1.2.3.4]:1", "",
+		strings.Repeat("\x91", 228) + ":1", // each byte takes four when quoted
 	} {
 		f.Add(s)
 	}
