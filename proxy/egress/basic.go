@@ -14,7 +14,7 @@ func (basic) name() string { return "Basic" }
 func (basic) bound() bool  { return false }
 
 func (basic) usable(p *proxy, _ challenge) error {
-	if p.cred == nil {
+	if p.login() == nil {
 		return errNoPassword
 	}
 	if strings.Contains(p.cred.user, ":") {

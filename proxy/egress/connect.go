@@ -32,6 +32,7 @@ type attempt struct {
 	renew     bool   // the next request needs a new connection
 	onlyHTTP1 bool   // the scheme cannot do with HTTP/2
 	hung      bool   // a connection that was kept open went silent, once
+	lost      bool   // a request that showed a password got no answer, once
 }
 
 // throughHTTP returns a connection to target on which the tunnel has begun.
@@ -70,14 +71,14 @@ func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) 
 		return false, err
 	}
 	for leg := range maxLegs {
-		// May the proxy have closed the connection before it saw this request?
-		stale := leg > 0 || a.waited
+		if a.header != "" {
+			if err := a.proxy.mem.refused(); err != nil { // another connection has just found out
+				return false, a.fail(LegProxyAuth, err)
+			}
+		}
 		r, err := a.ask(ctx, l)
 		switch {
-		case err != nil && stale && ctx.Err() == nil && errors.Is(err, errSilent):
-			return true, err
-		case err != nil && leg == 1 && ctx.Err() == nil && errors.Is(err, ErrTimeout) && !a.hung:
-			a.hung = true // mitmproxy keeps a connection open after its 407, but does not read on
+		case err != nil && ctx.Err() == nil && a.worthRedialling(err, leg):
 			return true, err
 		case err != nil:
 			return false, a.fail(LegCONNECT, err)
@@ -97,6 +98,23 @@ func (a *attempt) handshake(ctx context.Context, l *link) (again bool, _ error) 
 		}
 	}
 	return false, a.fail(LegProxyAuth, reason(ErrBadReply, "the proxy still asks after %d requests", maxLegs))
+}
+
+// worthRedialling reports whether the proxy may have closed the connection, or stopped reading from it, before it saw the
+// request that got no answer.
+func (a *attempt) worthRedialling(err error, leg int) bool {
+	shown := a.exchange != nil && a.exchange.shown()
+	switch {
+	case shown && a.lost:
+		return false // this may be how it refuses a password, and each try counts against the account
+	case errors.Is(err, errSilent) && (leg > 0 || a.waited):
+	case errors.Is(err, ErrTimeout) && leg == 1 && !a.hung:
+		a.hung = true // mitmproxy keeps a connection open after its 407, but does not read on
+	default:
+		return false
+	}
+	a.lost = a.lost || shown
+	return true
 }
 
 // errFreshStart: another scheme is tried, and what came before has left its mark on this connection.
@@ -218,8 +236,7 @@ func (a *attempt) request() string {
 func (a *attempt) answer(ctx context.Context, l *link, r *reply) *Error {
 	fields := append(r.values("proxy-authenticate"), r.values("www-authenticate")...)
 	offered := parseChallenges(fields)
-	a.offered = nil
-	if !a.secrets.in(strings.Join(fields, " ")) {
+	if len(offered) > 0 && !a.secrets.in(strings.Join(fields, " ")) {
 		a.offered = offeredNames(offered)
 	}
 	if a.header != "" {
@@ -240,8 +257,8 @@ func (a *attempt) proceed(ctx context.Context, r *reply, offered []challenge) (g
 		if a.header, err = a.exchange.answer(ctx, ch); err == nil {
 			return true, nil
 		}
-	case (r.status == 401 || len(offered) == 0) && a.exchange.shown():
-		err = errRefused
+	case a.exchange.shown() && (a.pending != nil || r.status == 401 || len(offered) == 0):
+		err = errRefused // the scheme is not offered again to who failed; what memory opened with may just be outdated
 	}
 	if errors.Is(err, errRefused) {
 		return false, a.refused(r, err)
@@ -262,7 +279,7 @@ func (a *attempt) next(ctx context.Context, l *link, r *reply, offered []challen
 		s, ch, why := choose(a.d.schemes, offered, a.proxy, a.setbacks)
 		if s == nil {
 			a.scheme = nil
-			return a.noScheme(r, slices.Concat(a.setbacks, why))
+			return a.noScheme(r, slices.Concat(a.setbacks, why), len(offered) > 0)
 		}
 		if err := a.admit(ctx); err != nil {
 			return err
@@ -299,22 +316,25 @@ func (a *attempt) refused(r *reply, err error) *Error {
 	return a.failStatus(LegProxyAuth, r, err)
 }
 
-func (a *attempt) noScheme(r *reply, had []setback) *Error {
+func (a *attempt) noScheme(r *reply, had []setback, named bool) *Error {
 	why := describe(had)
 	switch {
-	case len(a.offered) == 0:
+	case !named:
 		return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "the proxy asks for authentication, but names no scheme"))
 	case slices.ContainsFunc(had, func(s setback) bool { return errors.Is(s.err, errTicket) }):
-		a.proxy.mem.refuse()
 		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsRefused, "%s", why))
 	case a.proxy.cred == nil && !a.proxy.trusted:
 		return a.failStatus(LegProxyAuth, r, ErrNotTrusted)
-	case a.proxy.cred == nil:
-		had = slices.DeleteFunc(had, func(s setback) bool { return errors.Is(s.err, errNoPassword) })
-		if why = describe(had); why == "" {
-			return a.failStatus(LegProxyAuth, r, ErrCredentialsMissing)
+	case a.proxy.login() == nil:
+		text := ErrCredentialsMissing.Error()
+		if a.proxy.cred != nil {
+			text = "the proxy wants credentials, and there is no password for the user"
 		}
-		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsMissing, "%w (%s)", ErrCredentialsMissing, why))
+		had = slices.DeleteFunc(had, func(s setback) bool { return errors.Is(s.err, errNoPassword) })
+		if why = describe(had); why != "" {
+			text += " (" + why + ")"
+		}
+		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsMissing, "%s", text))
 	case why == "":
 		return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "the proxy asks for authentication, but by no scheme that is known and allowed"))
 	}

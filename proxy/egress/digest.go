@@ -70,7 +70,7 @@ func digestQOP(ch challenge) (string, error) {
 }
 
 func (digestScheme) usable(p *proxy, ch challenge) error {
-	if p.cred == nil {
+	if p.login() == nil {
 		return errNoPassword
 	}
 	if algorithmOf(ch).strength == 0 {

@@ -182,7 +182,7 @@ func TestDigestForgottenNonce(t *testing.T) {
 }
 
 func TestDigestChallenges(t *testing.T) {
-	p := &proxy{cred: &credential{testUser, testPassword}}
+	p := &proxy{cred: &credential{user: testUser, password: testPassword}}
 	for _, c := range []struct{ challenges, want string }{
 		{`Digest realm=r, nonce=weak, algorithm=MD5, qop=auth|Digest realm=r, nonce=strong, algorithm=SHA-256, qop=auth`, "strong"},
 		{`Digest realm=r, nonce=sha, algorithm=SHA-256, qop=auth|Digest realm=r, nonce=md5`, "sha"},
@@ -204,7 +204,7 @@ func TestDigestChallenges(t *testing.T) {
 			t.Errorf("%s: %s", c.challenges, got)
 		}
 	}
-	if err := (digestScheme{}).usable(&proxy{cred: &credential{"zero\u200bwidth", ""}}, parseChallenges([]string{"Digest realm=r, nonce=n"})[0]); err == nil {
+	if err := (digestScheme{}).usable(&proxy{cred: &credential{user: "zero\u200bwidth"}}, parseChallenges([]string{"Digest realm=r, nonce=n"})[0]); err == nil {
 		t.Error("a user name that would be escaped passes")
 	}
 }

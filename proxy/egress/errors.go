@@ -105,12 +105,15 @@ func (e *Error) Error() string {
 		b.WriteString(" with " + e.Proxy)
 	}
 	b.WriteString(": " + e.Err.Error())
+	var schemes []string
 	if len(e.Offered) > 0 {
-		b.WriteString(" (offered: " + strings.Join(e.Offered, ", "))
-		if len(e.Tried) > 0 {
-			b.WriteString("; tried: " + strings.Join(e.Tried, ", "))
-		}
-		b.WriteString(")")
+		schemes = append(schemes, "offered: "+strings.Join(e.Offered, ", "))
+	}
+	if len(e.Tried) > 0 {
+		schemes = append(schemes, "tried: "+strings.Join(e.Tried, ", "))
+	}
+	if len(schemes) > 0 {
+		b.WriteString(" (" + strings.Join(schemes, "; ") + ")")
 	}
 	if e.Excerpt != "" {
 		fmt.Fprintf(&b, "; it says: %q", e.Excerpt)

@@ -7,22 +7,29 @@ import (
 	"time"
 )
 
+// account is what is known about credentials whichever proxy they are for: a directory behind all of them counts the
+// refusals.
+type account struct {
+	mu           sync.Mutex
+	refusedUntil time.Time
+}
+
 // memory is what one proxy is known to think of one set of credentials.
 type memory struct {
-	turn chan struct{} // holds a token while unproven credentials are being tried
+	turn    chan struct{} // holds a token while unproven credentials are being tried
+	account *account
 
-	mu           sync.Mutex
-	scheme       scheme // accepted last; nil when unknown
-	provenUntil  time.Time
-	refusedUntil time.Time
-	nonce        challenge // Digest's last, if it has parameters
-	nonceCount   int       // uses of it so far
-	ticket       *ticket   // Kerberos's last; nil when none
+	mu          sync.Mutex
+	scheme      scheme // accepted last; nil when unknown
+	provenUntil time.Time
+	nonce       challenge // Digest's last, if it has parameters
+	nonceCount  int       // uses of it so far
+	ticket      *ticket   // Kerberos's last; nil when none
 
 	smallHello atomic.Bool // TLS hellos with ML-KEM get no answer
 }
 
-func newMemory() *memory { return &memory{turn: make(chan struct{}, 1)} }
+func newMemory() *memory { return &memory{turn: make(chan struct{}, 1), account: &account{}} }
 
 // winner returns the scheme to open with, or nil when the proxy must be asked first.
 func (m *memory) winner() scheme {
@@ -33,9 +40,9 @@ func (m *memory) winner() scheme {
 
 // refused returns an error while refused credentials may not be sent again.
 func (m *memory) refused() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if left := time.Until(m.refusedUntil); left > 0 {
+	m.account.mu.Lock()
+	defer m.account.mu.Unlock()
+	if left := time.Until(m.account.refusedUntil); left > 0 {
 		return reason(ErrCredentialsRefused,
 			"the proxy refused the credentials less than a minute ago; they are not sent again for %v, so that no account gets locked",
 			max(left.Round(time.Second), time.Second))
@@ -84,15 +91,17 @@ func (m *memory) proven() bool {
 func (m *memory) accept(s scheme) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.scheme, m.provenUntil, m.refusedUntil = s, time.Now().Add(provenFor), time.Time{}
+	m.scheme, m.provenUntil = s, time.Now().Add(provenFor)
 }
 
 // refuse records that the proxy did not.
 func (m *memory) refuse() {
+	m.account.mu.Lock()
+	m.account.refusedUntil = time.Now().Add(refusedFor)
+	m.account.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.scheme, m.provenUntil, m.refusedUntil = nil, time.Time{}, time.Now().Add(refusedFor)
-	m.ticket = nil
+	m.scheme, m.provenUntil, m.ticket = nil, time.Time{}, nil
 }
 
 // newNonce begins to count the uses of a Digest nonce and returns the first count.

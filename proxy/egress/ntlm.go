@@ -26,7 +26,7 @@ func (s ntlmScheme) name() string {
 func (ntlmScheme) bound() bool { return true }
 
 func (ntlmScheme) usable(p *proxy, _ challenge) error {
-	if p.cred == nil {
+	if p.login() == nil {
 		return errNoPassword
 	}
 	return nil

@@ -226,7 +226,7 @@ func FuzzNTLMToken(f *testing.F) {
 	f.Add(wrapped, true)
 	f.Add([]byte("\xa1\x03\x0a\x01\x02"), true)
 	f.Fuzz(func(t *testing.T, token []byte, negotiate bool) {
-		x := ntlmScheme{negotiate}.start(&proxy{cred: &credential{testUser, testPassword}}, testTarget)
+		x := ntlmScheme{negotiate}.start(&proxy{cred: &credential{user: testUser, password: testPassword}}, testTarget)
 		x.opening(t.Context())
 		value, err := x.answer(t.Context(), challenge{scheme: x.(*ntlmExchange).scheme.name(), token68: base64.StdEncoding.EncodeToString(token)})
 		if (value == "") == (err == nil) || errors.Is(err, errRefused) {

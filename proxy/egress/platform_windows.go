@@ -31,13 +31,14 @@ func (sspiNegotiate) usable(p *proxy, _ challenge) error {
 }
 
 func (sspiNegotiate) start(p *proxy, _ string) exchange {
-	x := &sspiExchange{scheme: "Negotiate", password: p.cred != nil}
+	x := &sspiExchange{scheme: "Negotiate", password: p.login() != nil}
 	x.begin = func() (sspiContext, []byte, error) {
-		credentials, err := negotiate.AcquireCurrentUserCredentials()
-		if p.cred != nil {
-			domain, user := splitDomain(p.cred.user)
-			credentials, err = negotiate.AcquireUserCredentials(domain, user, p.cred.password)
+		acquire := negotiate.AcquireCurrentUserCredentials
+		if c := p.login(); c != nil {
+			domain, user := splitDomain(c.user)
+			acquire = func() (*sspi.Credentials, error) { return negotiate.AcquireUserCredentials(domain, user, c.password) }
 		}
+		credentials, err := acquire()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -54,7 +55,7 @@ func (sspiNTLM) name() string { return "NTLM" }
 func (sspiNTLM) bound() bool  { return true }
 
 func (sspiNTLM) usable(p *proxy, _ challenge) error {
-	if !p.trusted || p.cred != nil {
+	if !p.trusted || p.login() != nil {
 		return errors.New("is for the user who is logged in")
 	}
 	return nil

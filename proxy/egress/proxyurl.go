@@ -77,6 +77,9 @@ func parseProxy(raw, source string) (*proxy, error) {
 	if p.host, err = asciiHost(u.Hostname()); err != nil {
 		return bad("the proxy's host name is not valid")
 	}
+	if _, err := netip.ParseAddr(p.host); err != nil {
+		p.host = strings.ToLower(p.host) // so that one proxy is remembered once
+	}
 	port := u.Port()
 	if port == "" {
 		port = defaultPort(p.kind)
@@ -86,8 +89,8 @@ func parseProxy(raw, source string) (*proxy, error) {
 	}
 	p.addr = net.JoinHostPort(p.host, port)
 	if u.User != nil && u.User.String() != "" {
-		password, _ := u.User.Password()
-		p.cred = &credential{u.User.Username(), password}
+		password, given := u.User.Password()
+		p.cred = &credential{u.User.Username(), password, !given}
 	}
 	return p, nil
 }
@@ -97,10 +100,19 @@ func (p *proxy) trust(o Options) {
 	p.trusted, p.kerberos, p.getenv = true, o.Kerberos, getenv(o)
 	switch {
 	case o.Username != "":
-		p.cred = &credential{o.Username, o.Password}
+		p.cred = &credential{o.Username, o.Password, o.Password == ""}
 	case o.Password != "" && p.cred != nil:
-		p.cred = &credential{p.cred.user, o.Password}
+		p.cred = &credential{p.cred.user, o.Password, false}
 	}
+}
+
+// login returns the user and the password, nil unless there are both. An empty password that nobody wrote is not tried:
+// it would count against the account.
+func (p *proxy) login() *credential {
+	if p.cred == nil || p.cred.bare {
+		return nil
+	}
+	return p.cred
 }
 
 // checkCredentials finds what no proxy could be told.

@@ -128,11 +128,18 @@ func trustHops(hops []*proxy, o Options, source string) error {
 	if o.Password != "" && o.Username == "" && hops[0].cred == nil {
 		return settingError("a password for the proxy is set, but no user", "add --proxy-user")
 	}
+	accounts := make(map[credential]*account)
 	for i, p := range hops {
 		if i > 0 {
 			o.Username, o.Password, o.Kerberos = "", "", Kerberos{}
 		}
 		p.trust(o)
+		if p.cred != nil {
+			if same := accounts[*p.cred]; same != nil {
+				p.mem.account = same
+			}
+			accounts[*p.cred] = p.mem.account
+		}
 		if err := p.checkCredentials(source); err != nil {
 			return err
 		}

@@ -136,12 +136,12 @@ func TestCredentials(t *testing.T) {
 	}{
 		{"none", "http://proxy:1", "", "", nil},
 		{"empty in the URL", "http://@proxy:1", "", "", nil},
-		{"in the URL", "http://jane:pw@proxy:1", "", "", &credential{"jane", "pw"}},
-		{"percent-encoded", "http://DOM%5Cjane:p%40s%2Fs%3Aw%25@proxy:1", "", "", &credential{`DOM\jane`, "p@s/s:w%"}},
-		{"no password", "http://jane@proxy:1", "", "", &credential{"jane", ""}},
-		{"separate", "http://proxy:1", `DOM\jane`, "p%40", &credential{`DOM\jane`, "p%40"}},
-		{"separate wins whole", "http://jane:pw@proxy:1", "joe", "", &credential{"joe", ""}},
-		{"password joins", "http://jane:old@proxy:1", "", "new", &credential{"jane", "new"}},
+		{"in the URL", "http://jane:pw@proxy:1", "", "", &credential{user: "jane", password: "pw"}},
+		{"percent-encoded", "http://DOM%5Cjane:p%40s%2Fs%3Aw%25@proxy:1", "", "", &credential{user: `DOM\jane`, password: "p@s/s:w%"}},
+		{"no password", "http://jane@proxy:1", "", "", &credential{user: "jane", bare: true}},
+		{"separate", "http://proxy:1", `DOM\jane`, "p%40", &credential{user: `DOM\jane`, password: "p%40"}},
+		{"separate wins whole", "http://jane:pw@proxy:1", "joe", "", &credential{user: "joe", bare: true}},
+		{"password joins", "http://jane:old@proxy:1", "", "new", &credential{user: "jane", password: "new"}},
 	} {
 		o := testOptions(c.proxy)
 		o.Username, o.Password = c.user, c.password

@@ -8,7 +8,10 @@ import (
 )
 
 // credential is a user and a password as they are, in no encoding.
-type credential struct{ user, password string }
+type credential struct {
+	user, password string
+	bare           bool // no password was given, not even an empty one: the user only says whose Kerberos ticket to use
+}
 
 // String and GoString keep both out of what prints one.
 func (credential) String() string   { return "(credential)" }

@@ -189,7 +189,7 @@ func FuzzSOCKSReply(f *testing.F) {
 			far.Write(b)
 			far.Close()
 		}()
-		s := &socksClient{conn: near, cred: &credential{testUser, testPassword}}
+		s := &socksClient{conn: near, cred: &credential{user: testUser, password: testPassword}}
 		err := s.greet()
 		if err == nil {
 			err = s.connect([]byte{socksIPv4, 1, 2, 3, 4, 0, 80})

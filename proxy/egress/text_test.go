@@ -56,7 +56,7 @@ func TestStripTags(t *testing.T) {
 
 // Peer text is one line of visible characters within its limit, and free of our secrets, whatever is in it.
 func TestPeerTextIsHarmless(t *testing.T) {
-	secrets := newScrubber(&credential{testUser, testPassword})
+	secrets := newScrubber(&credential{user: testUser, password: testPassword})
 	rapid.Check(t, func(t *rapid.T) {
 		parts := rapid.SliceOf(rapid.OneOf(
 			rapid.String(), rapid.StringOf(rapid.Rune()), rapid.SampledFrom(append(secretForms, "<script>", "</script", "<!--", "<p>", "&amp;", "\x1b", "\xff")),

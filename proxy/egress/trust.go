@@ -11,13 +11,14 @@ import (
 type trust struct {
 	patterns []string // in lower case: host, *.suffix or *, with :port or without
 	options  Options
+	account  *account // of the one user and password that there are
 
 	mu      sync.Mutex
 	proxies map[string]*proxy // by kind://host:port
 }
 
 func newTrust(o Options) (*trust, error) {
-	t := &trust{options: o, proxies: make(map[string]*proxy)}
+	t := &trust{options: o, account: &account{}, proxies: make(map[string]*proxy)}
 	for _, pattern := range o.Trust {
 		pattern = strings.ToLower(strings.TrimSpace(pattern))
 		name, port := splitPattern(pattern)
@@ -67,15 +68,18 @@ func (t *trust) covers(p *proxy) bool {
 func (t *trust) proxy(raw, source string, named bool) (*proxy, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.proxies[raw]; p != nil {
-		return p, nil
-	}
 	p, err := parseProxy(raw, source)
 	if err != nil {
 		return nil, err
 	}
+	if known := t.proxies[p.String()]; known != nil {
+		return known, nil
+	}
 	if p.cred = nil; named || t.covers(p) {
 		p.trust(t.options)
+	}
+	if p.cred != nil {
+		p.mem.account = t.account
 	}
 	if err := p.checkCredentials(source); err != nil {
 		return nil, err
@@ -83,6 +87,6 @@ func (t *trust) proxy(raw, source string, named bool) (*proxy, error) {
 	if len(t.proxies) >= maxRemembered {
 		clear(t.proxies)
 	}
-	t.proxies[raw] = p
+	t.proxies[p.String()] = p
 	return p, nil
 }
