@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jcmturner/gokrb5/v8/client"
 	"github.com/jcmturner/gokrb5/v8/credentials"
 )
 
-// fromCache takes the tickets of a cache file: the service's own if it is there and good, else the TGT.
-func (s *ticketSource) fromCache(setting string, getenv func(string) string) error {
+// fromCache takes the tickets of a cache file: the service's own if it is there and good, else the TGT. If a user is
+// named, they have to be that user's, so that nobody goes by another name than the one that was set.
+func (s *ticketSource) fromCache(setting, user, realm string, getenv func(string) string) error {
 	path, err := s.cachePath(setting, getenv)
 	if err != nil {
 		return err
@@ -30,44 +29,30 @@ func (s *ticketSource) fromCache(setting string, getenv func(string) string) err
 	if s.realm == "" || hasControl(s.realm) {
 		return fmt.Errorf("the Kerberos ticket cache %s is malformed", path)
 	}
-	conf, err := s.config.library(s.realm)
-	if err != nil {
-		return err
+	who := s.who()
+	if user != "" && !strings.EqualFold(user, s.name.PrincipalNameString()) || realm != "" && !strings.EqualFold(realm, s.realm) {
+		return fmt.Errorf("the Kerberos ticket is of %s, and the proxy's user is set to be another", who)
 	}
-	s.cl = client.NewWithPassword("", s.realm, "", conf, client.DisablePAFXFAST(true))
-	s.cl.Credentials = cache.GetClientCredentials()
-	tickets := make(map[string]*ticket)
+	s.cached = make(map[string]*ticket)
 	var expired time.Time
 	for _, c := range cache.GetEntries() {
 		switch {
 		case time.Until(c.EndTime) >= ticketMargin:
 			t := &ticket{key: c.Key, name: s.name, realm: s.realm, end: c.EndTime}
 			if t.ticket.Unmarshal(c.Ticket) == nil {
-				tickets[c.Server.PrincipalName.PrincipalNameString()] = t
+				s.cached[c.Server.PrincipalName.PrincipalNameString()] = t
 			}
 		case c.EndTime.After(expired):
 			expired = c.EndTime
 		}
 	}
-	s.tgt = tickets["krbtgt/"+s.realm]
-	who := s.name.PrincipalNameString() + "@" + s.realm
 	switch {
-	case len(tickets) > 0:
+	case len(s.cached) > 0:
+		return nil
 	case !expired.IsZero():
 		return fmt.Errorf("the Kerberos ticket of %s expired at %s; run kinit", who, expired.Format(time.DateTime))
-	default:
-		return fmt.Errorf("no Kerberos ticket of %s in %s; run kinit", who, path)
 	}
-	s.service = func(_ context.Context, name string) (*ticket, error) {
-		if t := tickets[name]; t != nil {
-			return t, nil
-		}
-		if s.tgt == nil {
-			return nil, fmt.Errorf("the Kerberos ticket cache has no ticket of %s for the realm; run kinit", who)
-		}
-		return s.exchange(s.tgt, name)
-	}
-	return nil
+	return fmt.Errorf("no Kerberos ticket of %s in %s; run kinit", who, path)
 }
 
 // cachePath finds the cache's file. The kinds that live elsewhere (in the kernel, in a daemon) are named for what they

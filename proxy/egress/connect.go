@@ -176,12 +176,23 @@ func (a *attempt) begin(ctx context.Context) error {
 	if a.header, err = a.exchange.answer(ctx, *a.pending); err == nil {
 		return nil
 	}
-	if errors.Is(err, errRefused) {
-		return a.refused(nil, err)
+	if err := a.giveUp(ctx, nil, err); err != nil {
+		return err
 	}
-	a.setbacks = append(a.setbacks, setback{a.scheme, err})
 	a.scheme, a.pending = nil, nil // ask anew what else there is
 	a.drop()
+	return nil
+}
+
+// giveUp notes why the scheme cannot go on. Its error means that none can.
+func (a *attempt) giveUp(ctx context.Context, r *reply, err error) *Error {
+	switch {
+	case errors.Is(err, errRefused):
+		return a.refused(r, err)
+	case ctx.Err() != nil:
+		return a.fail(LegProxyAuth, ended(ctx, err))
+	}
+	a.setbacks = append(a.setbacks, setback{a.scheme, err})
 	return nil
 }
 
@@ -260,15 +271,11 @@ func (a *attempt) proceed(ctx context.Context, r *reply, offered []challenge) (g
 	case a.exchange.shown() && (a.pending != nil || r.status == 401 || len(offered) == 0):
 		err = errRefused // the scheme is not offered again to who failed; what memory opened with may just be outdated
 	}
-	if errors.Is(err, errRefused) {
-		return false, a.refused(r, err)
-	}
 	if errors.Is(err, errNotOffered) {
 		err = errors.New("the proxy no longer offers it")
 	}
 	a.renew = a.scheme.bound()
-	a.setbacks = append(a.setbacks, setback{a.scheme, err})
-	return false, nil
+	return false, a.giveUp(ctx, r, err)
 }
 
 // next begins with the strongest scheme that has not had a setback.
@@ -295,10 +302,9 @@ func (a *attempt) next(ctx context.Context, l *link, r *reply, offered []challen
 		if a.header, err = a.exchange.answer(ctx, ch); err == nil {
 			return nil
 		}
-		if errors.Is(err, errRefused) {
-			return a.refused(r, err)
+		if err := a.giveUp(ctx, r, err); err != nil {
+			return err
 		}
-		a.setbacks = append(a.setbacks, setback{s, err})
 	}
 }
 
@@ -321,6 +327,8 @@ func (a *attempt) noScheme(r *reply, had []setback, named bool) *Error {
 	switch {
 	case !named:
 		return a.failStatus(LegProxyAuth, r, reason(ErrSchemeUnsupported, "the proxy asks for authentication, but names no scheme"))
+	case slices.ContainsFunc(had, func(s setback) bool { return errors.Is(s.err, ErrNoKDC) }):
+		return a.failStatus(LegProxyAuth, r, reason(ErrNoKDC, "no authentication scheme fits: %s", why))
 	case slices.ContainsFunc(had, func(s setback) bool { return errors.Is(s.err, errTicket) }):
 		return a.failStatus(LegProxyAuth, r, reason(ErrCredentialsRefused, "%s", why))
 	case a.proxy.cred == nil && !a.proxy.trusted:

@@ -45,6 +45,9 @@ var (
 	// Transient.
 	ErrUnavailable = errors.New("proxy could not provide the tunnel")
 
+	// ErrNoKDC: no Kerberos server was reached, and no other scheme is left. Transient: the network may come up.
+	ErrNoKDC = errors.New("no Kerberos server was reached")
+
 	// ErrPAC: a PAC script cannot be had, or its answer not be used. Transient: it may be mended at its place.
 	ErrPAC = errors.New("PAC script unusable")
 

@@ -3,8 +3,6 @@ package egress
 import (
 	"encoding/binary"
 	"errors"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,63 +183,5 @@ func TestNegotiateWithoutTicket(t *testing.T) {
 			}
 			checkEcho(t, conn)
 		})
-	}
-}
-
-// A password goes to a Kerberos server only if the realm is written, and then it is the only one tried.
-func TestKerberosServer(t *testing.T) {
-	kdc, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	asked := make(chan struct{}, 10)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := kdc.Accept()
-			if err != nil {
-				return
-			}
-			asked <- struct{}{}
-			size := make([]byte, 4)
-			io.ReadFull(c, size)
-			io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(size)))
-			refusal := messages.NewKRBError(types.NewPrincipalName(nametype.KRB_NT_SRV_INST, "krbtgt/"+testRealm), testRealm, 18, "locked")
-			reply, _ := refusal.Marshal()
-			c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(reply))), reply...))
-			c.Close()
-		}
-	}()
-	t.Cleanup(func() { kdc.Close(); <-done })
-	conf := filepath.Join(t.TempDir(), "krb5.conf")
-	text := "[libdefaults]\nudp_preference_limit = 1\ndefault_realm = EXAMPLE.TEST\n[realms]\nEXAMPLE.TEST = {\n kdc = " + kdc.Addr().String() + "\n}\n"
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ask := status(407, "Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: Basic realm=x\r\n", "")
-	for _, c := range []struct {
-		user  string
-		asked int
-	}{{"jane@example.test", 1}, {`EXAMPLE.TEST\jane`, 1}, {"jane", 0}, {`EXAMPLE\jane`, 0}} {
-		f := newFaultyProxy(t, replies(ask, ask, ask), replies(ask))
-		o := testOptions(f.url())
-		o.Username, o.Password, o.Kerberos.Config = c.user, testPassword, conf
-		d := mustNew(t, o)
-		for range 2 {
-			_, e := dial(t, d, testTarget)
-			if e == nil || !errors.Is(e, ErrCredentialsRefused) {
-				t.Errorf("%s: %v", c.user, e)
-			}
-			if c.asked > 0 && !strings.Contains(e.Error(), "has locked jane@EXAMPLE.TEST") && !strings.Contains(e.Error(), "less than a minute ago") {
-				t.Errorf("%s: %v", c.user, e)
-			}
-		}
-		if len(asked) != c.asked {
-			t.Errorf("%s: the Kerberos server was asked %d times", c.user, len(asked))
-		}
-		for len(asked) > 0 {
-			<-asked
-		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/jcmturner/gokrb5/v8/config"
@@ -18,7 +17,6 @@ import (
 // gives the library a text that it understands.
 type krb5Config struct {
 	libdefaults map[string]string
-	realms      []string
 	kdcs        map[string][]string // host:port, by realm
 	domains     [][2]string         // domain or .suffix, realm
 }
@@ -83,7 +81,7 @@ func (r *krb5Reader) file(path string) error {
 		}
 		switch {
 		case line == "":
-		case strings.HasPrefix(line, "includedir "), strings.HasPrefix(line, "include "):
+		case strings.HasPrefix(line, "include") && len(strings.Fields(line)) > 1:
 			if err := r.include(line); err != nil {
 				return err
 			}
@@ -112,10 +110,14 @@ func (r *krb5Reader) file(path string) error {
 
 // include takes a file, or the files of a directory whose names libkrb5 takes too.
 func (r *krb5Reader) include(line string) error {
-	what, path, _ := strings.Cut(line, " ")
-	path = strings.TrimSpace(path)
-	if what == "include" {
+	what := strings.Fields(line)[0]
+	path := strings.TrimSpace(strings.TrimPrefix(line, what))
+	switch what {
+	case "include":
 		return r.file(path)
+	case "includedir":
+	default:
+		return nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -143,12 +145,8 @@ func (r *krb5Reader) relation(section string, blocks []string, key, value string
 			c.libdefaults[strings.ToLower(key)] = value
 		}
 	case section == "realms" && len(blocks) == 1 && strings.EqualFold(key, "kdc"):
-		realm := blocks[0]
-		if !slices.Contains(c.realms, realm) {
-			c.realms = append(c.realms, realm)
-		}
 		if addr, ok := kdcAddr(value); ok {
-			c.kdcs[realm] = append(c.kdcs[realm], addr)
+			c.kdcs[blocks[0]] = append(c.kdcs[blocks[0]], addr)
 		}
 	case section == "domain_realm" && len(blocks) == 0:
 		c.domains = append(c.domains, [2]string{strings.ToLower(key), value})
@@ -171,18 +169,10 @@ func kdcAddr(s string) (string, bool) {
 func (c *krb5Config) library(realm string) (*config.Config, error) {
 	var b strings.Builder
 	b.WriteString("[libdefaults]\n default_realm = " + realm + "\n")
-	for _, key := range []string{"allow_weak_crypto", "default_tgs_enctypes", "default_tkt_enctypes", "permitted_enctypes", "udp_preference_limit"} {
+	for _, key := range []string{"allow_weak_crypto", "default_tgs_enctypes", "default_tkt_enctypes", "permitted_enctypes"} {
 		if v, ok := c.libdefaults[key]; ok {
 			b.WriteString(" " + key + " = " + v + "\n")
 		}
-	}
-	b.WriteString("[realms]\n")
-	for _, name := range c.realms {
-		b.WriteString(" " + name + " = {\n")
-		for _, kdc := range c.kdcs[name] {
-			b.WriteString("  kdc = " + kdc + "\n")
-		}
-		b.WriteString(" }\n")
 	}
 	b.WriteString("[domain_realm]\n")
 	for _, d := range c.domains {
@@ -192,11 +182,14 @@ func (c *krb5Config) library(realm string) (*config.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("krb5.conf: %s", clean(err.Error(), maxExcerpt))
 	}
-	// Where the file names no KDC of a realm, libkrb5 asks DNS unless told not to; the library has it the other way.
-	switch strings.ToLower(c.libdefaults["dns_lookup_kdc"]) {
-	case "false", "no", "n", "0", "off", "nil":
-	default:
-		conf.LibDefaults.DNSLookupKDC = true
-	}
 	return conf, nil
+}
+
+// isFalse reads a truth of the profile format. What is not set, or makes no sense, is not false.
+func isFalse(value string) bool {
+	switch strings.ToLower(value) {
+	case "false", "no", "n", "0", "off", "nil":
+		return true
+	}
+	return false
 }

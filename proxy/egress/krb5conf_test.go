@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -44,7 +45,8 @@ func TestKrb5Config(t *testing.T) {
 		kdc = one.test
 	}
 	EMPTY.TEST = {}
-includedir `+filepath.Join(dir, "d")+`
+include`+"dir\t"+filepath.Join(dir, "d")+`
+included = nothing
 includedir /nonexistent
 [domain_realm]
 	.One.test = ONE.TEST
@@ -55,7 +57,6 @@ includedir /nonexistent
 	}
 	want := &krb5Config{
 		libdefaults: map[string]string{"default_realm": "ONE.TEST", "dns_lookup_kdc": "no"},
-		realms:      []string{"ONE.TEST", "TWO.TEST"},
 		kdcs:        map[string][]string{"ONE.TEST": {"[2001:db8::1]:88", "one.test:88"}, "TWO.TEST": {"two.test:750", "three.test:88"}},
 		domains:     [][2]string{{".one.test", "ONE.TEST"}},
 	}
@@ -66,13 +67,15 @@ includedir /nonexistent
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, _, err := library.GetKDCs("TWO.TEST", true)
-	if err != nil || n != 2 || library.LibDefaults.DNSLookupKDC || library.ResolveRealm("proxy.one.test") != "ONE.TEST" {
-		t.Errorf("%d %v %+v", n, err, library)
+	if library.ResolveRealm("proxy.one.test") != "ONE.TEST" {
+		t.Errorf("%+v", library)
 	}
-	c.libdefaults = map[string]string{}
-	if library, err = c.library("X.TEST"); err != nil || !library.LibDefaults.DNSLookupKDC {
-		t.Errorf("%v", err)
+	servers, err := c.servers(t.Context(), "TWO.TEST")
+	if err != nil || !slices.Equal(servers, []string{"two.test:750", "three.test:88"}) {
+		t.Errorf("%v %v", servers, err)
+	}
+	if _, err := c.servers(t.Context(), "X.TEST"); !errors.Is(err, ErrNoKDC) || !strings.Contains(err.Error(), "of X.TEST is known") {
+		t.Errorf("without DNS: %v", err)
 	}
 
 	loop := put("loop.conf", "include "+filepath.Join(dir, "loop.conf")+"\n")

@@ -73,6 +73,18 @@ const (
 	// ticketMargin is how long a Kerberos ticket must still be good for to be sent: clocks differ.
 	ticketMargin = 30 * time.Second
 
+	// kerberosTimeout bounds what it takes to get a Kerberos ticket, kdcTimeout the wait for one server among several.
+	kerberosTimeout = 10 * time.Second
+	kdcTimeout      = 3 * time.Second
+
+	// maxKDCs, maxKDCReply, maxReferrals and maxIterations bound what Kerberos servers may cost: nothing shows that the
+	// one that answers is a real one. Replies hold tickets of up to 64 KiB; keys take 4,096 iterations by default, and
+	// the bound about a second.
+	maxKDCs       = 8
+	maxKDCReply   = 256 << 10
+	maxReferrals  = 6
+	maxIterations = 1 << 20
+
 	// maxKrb5Config bounds krb5.conf with all that it includes, maxKrb5Includes the files.
 	maxKrb5Config   = 1 << 20
 	maxKrb5Includes = 100

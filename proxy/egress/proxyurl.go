@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,6 +25,8 @@ type proxy struct {
 	trusted  bool
 	kerberos Kerberos
 	getenv   func(string) string
+
+	lookupCNAME func(ctx context.Context, host string) (string, error) // nil: the system's
 }
 
 // String is the proxy without its user and password.

@@ -111,6 +111,8 @@ func hint(e *Error) string {
 		return ""
 	case is(ErrCredentialsMissing):
 		return "give them with --proxy-user and --proxy-password-file, or get a Kerberos ticket with kinit if the proxy takes Negotiate"
+	case is(ErrNoKDC):
+		return "Kerberos servers are named in krb5.conf or by DNS, and many are reached only inside the company's network or VPN"
 	case is(ErrNotTrusted):
 		return "if it is your company's proxy, allow it with --proxy-trust " + hostOf(e.Proxy) + ", or name it with --proxy"
 	case is(ErrCredentialsRefused):
