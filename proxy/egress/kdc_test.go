@@ -18,6 +18,7 @@ import (
 	"github.com/jcmturner/gofork/encoding/asn1"
 	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/iana/etypeID"
+	"github.com/jcmturner/gokrb5/v8/iana/flags"
 	"github.com/jcmturner/gokrb5/v8/iana/nametype"
 	"github.com/jcmturner/gokrb5/v8/iana/patype"
 	"github.com/jcmturner/gokrb5/v8/keytab"
@@ -29,6 +30,7 @@ import (
 type fakeKDC struct {
 	addr  string
 	asked atomic.Int32
+	last  atomic.Pointer[[]byte] // request
 }
 
 func newFakeKDC(t *testing.T, reply func() []byte) *fakeKDC {
@@ -49,7 +51,8 @@ func newFakeKDC(t *testing.T, reply func() []byte) *fakeKDC {
 				defer c.Close()
 				size := make([]byte, 4)
 				io.ReadFull(c, size)
-				io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(size)))
+				request, _ := io.ReadAll(io.LimitReader(c, int64(binary.BigEndian.Uint32(size))))
+				k.last.Store(&request)
 				k.asked.Add(1)
 				if b := reply(); b != nil {
 					c.Write(b)
@@ -166,6 +169,26 @@ func TestContextEndsKerberos(t *testing.T) {
 	_, err := mustNew(t, o).DialContext(ctx, "tcp", testTarget)
 	if e := asError(t, err); e.Leg != LegProxyAuth || !errors.Is(e, cause) || e.Permanent() || time.Since(begin) > 2*time.Second {
 		t.Errorf("after %v: %v", time.Since(begin), e)
+	}
+}
+
+// The service is asked for as one of a host: for no other kind of name does a server refer to the realm that has it.
+func TestServiceIsAskedForAsAHost(t *testing.T) {
+	kdc := newFakeKDC(t, refusing(t, errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN, nil))
+	o, _ := kdcOptions(t, "", []*fakeKDC{kdc})
+	o.Password = ""
+	o.Kerberos.Cache = writeCache(t, "krbtgt/"+testRealm, serviceKeys(t), time.Now().Add(time.Hour))
+	_, e := dial(t, mustNew(t, o), testTarget)
+	if e == nil || !strings.Contains(e.Error(), "does not know this proxy's service") {
+		t.Errorf("%v", e)
+	}
+	var request messages.TGSReq
+	if err := request.Unmarshal(*kdc.last.Load()); err != nil {
+		t.Fatal(err)
+	}
+	if name := request.ReqBody.SName; name.NameType != nametype.KRB_NT_SRV_HST || name.PrincipalNameString() != "HTTP/127.0.0.1" ||
+		!types.IsFlagSet(&request.ReqBody.KDCOptions, flags.Canonicalize) {
+		t.Errorf("%+v", request.ReqBody)
 	}
 }
 

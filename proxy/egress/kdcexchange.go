@@ -165,7 +165,7 @@ func keyHints(all types.PADataSequence) (hints []types.ETypeInfo2Entry, _ error)
 func (s *ticketSource) exchange(ctx context.Context, tgt *ticket, service string) (*ticket, error) {
 	s.library.LibDefaults.Canonicalize = true // asks for referrals
 	realm := s.realm
-	name := types.NewPrincipalName(nametype.KRB_NT_PRINCIPAL, service)
+	name := types.NewPrincipalName(nametype.KRB_NT_SRV_HST, service) // servers refer only to hosts
 	wanted := name
 	if host := name.NameString[len(name.NameString)-1]; len(name.NameString) > 1 {
 		if other := s.library.ResolveRealm(host); other != "" && other != realm {
