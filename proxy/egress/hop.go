@@ -55,7 +55,7 @@ func (d *Dialer) dialHTTP(ctx context.Context, hops []*proxy, target string, onl
 	if onlyHTTP1 {
 		alpn = alpn[1:]
 	}
-	cfg := d.proxyTLS(p, alpn...)
+	cfg := d.tlsConfig(p.host, alpn...)
 	if p.mem.smallHello.Load() {
 		cfg.CurvePreferences = classicalCurves()
 	}
@@ -71,7 +71,7 @@ func (d *Dialer) dialHTTP(ctx context.Context, hops []*proxy, target string, onl
 		p.mem.smallHello.Store(err == nil)
 	}
 	if err != nil {
-		hint, err := explainTLS(err)
+		hint, err := explainTLS("the proxy", err)
 		if ctx.Err() != nil {
 			hint = ""
 		}

@@ -42,8 +42,8 @@ type Options struct {
 	// Kerberos says where tickets come from.
 	Kerberos Kerberos
 
-	// TLS returns the configuration for an https:// proxy's host, not for the target's. Nil means the system's roots.
-	// ServerName defaults to the host, MinVersion to TLS 1.2; NextProtos is set.
+	// TLS returns the configuration for the host of an https:// proxy or PAC script, not for the target's. Nil means the
+	// system's roots. ServerName defaults to the host, MinVersion to TLS 1.2; NextProtos is set.
 	TLS func(host string) *tls.Config
 
 	// Scheme is the target URL's: "wss" or "https" (also the zero value's meaning), "ws" or "http". It selects between
@@ -144,11 +144,11 @@ func orDefault(t time.Duration) time.Duration {
 	return t
 }
 
-// proxyTLS makes the configuration for a proxy. alpn says what may be spoken above.
-func (d *Dialer) proxyTLS(p *proxy, alpn ...string) *tls.Config {
+// tlsConfig makes the configuration for a proxy, or for who serves a PAC script. alpn says what may be spoken above.
+func (d *Dialer) tlsConfig(host string, alpn ...string) *tls.Config {
 	var c *tls.Config
 	if d.tls != nil {
-		c = d.tls(p.host)
+		c = d.tls(host)
 	}
 	if c == nil {
 		c = &tls.Config{}
@@ -157,7 +157,7 @@ func (d *Dialer) proxyTLS(p *proxy, alpn ...string) *tls.Config {
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
 	c.NextProtos = alpn
 	if c.ServerName == "" {
-		c.ServerName = p.host
+		c.ServerName = host
 	}
 	return c
 }

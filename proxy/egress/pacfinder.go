@@ -22,10 +22,11 @@ type pacFinder struct {
 	trust  *trust
 	eval   pac.Evaluator
 
-	turn  chan struct{} // one evaluation at a time: each is a process
-	mu    sync.Mutex
-	known map[string]pacAnswer // by host
-	seed  maphash.Seed
+	turn     chan struct{} // one evaluation at a time: each is a process
+	mu       sync.Mutex
+	known    map[string]pacAnswer // by host
+	outdated bool                 // the script is to be read again
+	seed     maphash.Seed
 }
 
 // pacAnswer is what a script said.
@@ -50,11 +51,12 @@ func (f *pacFinder) route(string) (Route, error) {
 	return Route{Source: f.source + " " + f.script.name, Script: true}, nil
 }
 
-// failed has the script asked again: this machine may be in another network now.
+// failed has the script read and asked again: this machine may be in another network now.
 func (f *pacFinder) failed(target string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.known, target)
+	f.outdated = true
 }
 
 func (f *pacFinder) ways(ctx context.Context, d *Dialer, target string) ([]way, error) {
@@ -83,7 +85,11 @@ func (f *pacFinder) ask(ctx context.Context, d *Dialer, target string) (string, 
 	case <-ctx.Done():
 		return "", ended(ctx, ctx.Err())
 	}
-	script, err := f.script.load(ctx, d)
+	f.mu.Lock()
+	again := f.outdated
+	f.outdated = false
+	f.mu.Unlock()
+	script, err := f.script.load(ctx, d, again)
 	if err != nil {
 		return "", err
 	}
@@ -107,6 +113,7 @@ func (f *pacFinder) ask(ctx context.Context, d *Dialer, target string) (string, 
 		if ctx.Err() != nil {
 			return "", ended(ctx, err)
 		}
+		f.failed(target)
 		return "", fmt.Errorf("%s: %w", f.script.name, err)
 	}
 	f.mu.Lock()
@@ -161,8 +168,11 @@ func parsePAC(text string) []candidate {
 		if item == "" {
 			continue
 		}
-		word, addr, _ := strings.Cut(item, " ")
-		c := candidate{addr: strings.TrimSpace(addr), word: word}
+		word, addr := item, ""
+		if i := strings.IndexAny(item, " \t\r\n"); i >= 0 {
+			word, addr = item[:i], strings.TrimSpace(item[i:])
+		}
+		c := candidate{addr: addr, word: word}
 		switch strings.ToUpper(word) {
 		case "DIRECT":
 			if c.addr == "" {
@@ -189,6 +199,10 @@ func pacHint(err error) string {
 		return ""
 	case errors.Is(err, ErrConfig):
 		return "check the file's name or the URL"
+	case errors.Is(err, ErrCaptivePortal):
+		return portalHint
+	case isUntrusted(err):
+		return "add the certificate of the CA that issued it, with --proxy-ca-file"
 	case errors.Is(err, pac.ErrHelper):
 		return "the script is evaluated by a second process of this program: see that it may start one, or name the proxy with --proxy"
 	case errors.Is(err, pac.ErrLimit), errors.Is(err, pac.ErrScript), errors.Is(err, ErrPAC):

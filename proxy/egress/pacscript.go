@@ -1,10 +1,12 @@
 package egress
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -52,9 +54,9 @@ func newPACScript(where, source string) (*pacScript, error) {
 	return &pacScript{name: u.Scheme + "://" + u.Host + u.EscapedPath(), url: where}, nil
 }
 
-// load returns the script. A file is read each time; a URL again after a while, and when that fails, the script that
-// was there before stays.
-func (s *pacScript) load(ctx context.Context, d *Dialer) (string, error) {
+// load returns the script. A file is read each time; a URL again after a while, or if asked to, and when that fails, the
+// script that was there before stays.
+func (s *pacScript) load(ctx context.Context, d *Dialer, again bool) (string, error) {
 	if s.url == "" {
 		b, err := os.ReadFile(s.file)
 		switch {
@@ -65,7 +67,7 @@ func (s *pacScript) load(ctx context.Context, d *Dialer) (string, error) {
 		}
 		return string(b), nil
 	}
-	if time.Now().Before(s.until) {
+	if !again && time.Now().Before(s.until) {
 		return s.text, nil
 	}
 	text, err := s.fetch(ctx, d)
@@ -90,7 +92,9 @@ func (s *pacScript) fetch(ctx context.Context, d *Dialer) (string, error) {
 		return "", reason(ErrConfig, "the script's URL is not valid")
 	}
 	req.Header.Set("User-Agent", d.userAgent)
-	transport := &http.Transport{DialContext: d.dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader}
+	transport := &http.Transport{
+		DialContext: d.dial, DialTLSContext: d.dialPACServer, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader,
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) > 3 {
@@ -116,5 +120,22 @@ func (s *pacScript) fetch(ctx context.Context, d *Dialer) (string, error) {
 	if len(b) > pac.MaxScript {
 		return "", reason(ErrPAC, "%s: it is larger than %d KiB", s.name, pac.MaxScript>>10)
 	}
+	if page := bytes.TrimSpace(b); bytes.HasPrefix(page, []byte("<")) && !bytes.HasPrefix(page, []byte("<!--")) {
+		return "", reason(ErrCaptivePortal, "captive portal? what is at %s is a web page and no script", s.name)
+	}
 	return string(b), nil
+}
+
+// dialPACServer connects to who serves a script by https://.
+func (d *Dialer) dialPACServer(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := d.secure(ctx, conn, d.tlsConfig(hostOf(addr), "http/1.1"))
+	if err != nil {
+		_, err = explainTLS("the script's server", err)
+		return nil, err
+	}
+	return secure, nil
 }

@@ -124,7 +124,7 @@ func hint(e *Error) string {
 	case is(ErrForbidden):
 		return "many proxies allow CONNECT to port 443 only, and only to known hosts: have the server listen there, or ask for " + e.Target + " to be allowed"
 	case is(ErrCaptivePortal):
-		return "open a web page in a browser and log in to the network, then try again"
+		return portalHint
 	case is(ErrUnavailable):
 		return "the proxy may be unable to resolve or reach " + e.Target + ": check the server's address, and that the server is up"
 	case is(ErrNoTunnel):
@@ -164,16 +164,24 @@ func hostOf(addr string) string {
 	return host
 }
 
+const portalHint = "open a web page in a browser and log in to the network, then try again"
+
+// isUntrusted reports whether a certificate was issued by a CA that is not known.
+func isUntrusted(err error) bool {
+	_, ok := errors.AsType[x509.UnknownAuthorityError](err)
+	return ok
+}
+
 const tlsHint = "check that this port of the proxy speaks TLS; most proxies are http://"
 
-// explainTLS gives a failed handshake with the proxy its hint. Names in the proxy's certificate are peer text.
-func explainTLS(err error) (hint string, _ error) {
+// explainTLS gives a failed handshake with who its hint. Names in a certificate are peer text.
+func explainTLS(who string, err error) (hint string, _ error) {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "write its address with http://", &textError{"the proxy does not speak TLS on this port", err}
+		return "write its address with http://", &textError{who + " does not speak TLS on this port", err}
 	}
 	op, ok := errors.AsType[*net.OpError](err)
 	if errors.Is(err, io.EOF) || ok && (op.Op == "read" || op.Op == "write") {
-		return tlsHint, &textError{"the proxy closed the connection during the handshake" + unlessEOF(err), err}
+		return tlsHint, &textError{who + " closed the connection during the handshake" + unlessEOF(err), err}
 	}
 	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok {
@@ -183,9 +191,9 @@ func explainTLS(err error) (hint string, _ error) {
 	if len(failed.UnverifiedCertificates) > 0 {
 		issuer = clean(failed.UnverifiedCertificates[0].Issuer.String(), maxReason)
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "add the certificate of the CA that issued it, with --ca-file",
-			&textError{fmt.Sprintf("the proxy's certificate is not trusted (issuer %q)", issuer), err}
+	if isUntrusted(err) {
+		return "add the certificate of the CA that issued it, with --proxy-ca-file",
+			&textError{fmt.Sprintf("%s's certificate is not trusted (issuer %q)", who, issuer), err}
 	}
-	return "check the proxy's name and certificate", &textError{clean(err.Error(), maxExcerpt), err}
+	return "check the name in its address, and its certificate", &textError{clean(err.Error(), maxExcerpt), err}
 }

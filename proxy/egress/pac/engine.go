@@ -5,6 +5,7 @@ package pac
 import (
 	"errors"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/dop251/goja"
@@ -78,7 +79,7 @@ func failed(err error, timeout time.Duration) answer {
 		return answer{Error: "its calls are nested too deep", Limit: true}
 	}
 	if thrown, ok := errors.AsType[*goja.Exception](err); ok {
-		return answer{Error: thrown.String()}
+		return answer{Error: strings.Replace(thrown.String(), "SyntaxError: SyntaxError: ", "SyntaxError: ", 1)}
 	}
 	return answer{Error: err.Error()}
 }
