@@ -37,6 +37,9 @@ type pacAnswer struct {
 }
 
 func newPACFinder(where, source, scheme string, t *trust) (*pacFinder, error) {
+	if !pac.Available {
+		return nil, settingError(source+": this program was built without PAC scripts (build tag nopac)", "name the proxy with --proxy")
+	}
 	script, err := newPACScript(where, source)
 	if err != nil {
 		return nil, err

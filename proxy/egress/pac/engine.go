@@ -11,6 +11,9 @@ import (
 	"github.com/dop251/goja"
 )
 
+// Available says that this program has the engine.
+const Available = true
+
 // evaluate runs the script and calls its function.
 func evaluate(q question) answer {
 	return evaluateWith(q, &functions{now: time.Now, deadline: time.Now().Add(q.Timeout)})

@@ -11,7 +11,8 @@
 // depth, limits that the system enforces on memory (limit_*.go), and a watch on memory and time that ends the process.
 // The parent's own timer, which kills it, is behind all of them.
 //
-// With the build tag nopac the engine stays out of the program, which then is about 9 MB smaller, and every Find fails.
+// With the build tag nopac the engine stays out of the program, which then is about 9 MB smaller; [Available] tells, and
+// every Find fails.
 package pac
 
 import (
