@@ -177,7 +177,8 @@ fuzz_targets() {
 stage_e2e() {
 	local timeout=20m
 	[[ -z ${SALLYPORT_LONG:-} ]] || timeout=90m
-	go test -race -count=1 -timeout "$timeout" ./test/e2e
+	# In its directory: there go test shows the table of proxies, which is printed at the end.
+	(cd test/e2e && go test -race -count=1 -timeout "$timeout")
 }
 
 run_stage() {

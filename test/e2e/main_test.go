@@ -16,6 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		printTable(os.Stdout)
 		if builds.dir != "" {
 			os.RemoveAll(builds.dir)
 		}

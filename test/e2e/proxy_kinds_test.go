@@ -168,19 +168,19 @@ function FindProxyForURL(url, host) {
 }`, secured), 0o644)
 	pac := append(slices.Clone(ca), "--pac", script, "--proxy-trust", "localhost")
 	checkProxies(t, []proxyCase{
-		{"squid, open", proxyArgs(t, onLocalhost(open), "", ""), nil, 1, ""},
-		{"squid as https:// proxy, Basic", proxyArgs(t, fmt.Sprintf("https://localhost:%d", secured), proxyUser, proxyPassword, ca...), nil, 2, ""},
-		{"squid by PAC, fail-over, allow-listed, Basic", append(proxyArgs(t, "", proxyUser, proxyPassword), pac...), nil, 2, ""},
-		{"tinyproxy, Basic", proxyArgs(t, onLocalhost(startTinyproxy(t)), proxyUser, proxyPassword), nil, 2, ""},
-		{"tinyproxy, wrong password (it answers 401)", proxyArgs(t, onLocalhost(startTinyproxy(t)), proxyUser, "wrong"), nil, 2, refused},
-		{"Apache, wrong password", proxyArgs(t, onLocalhost(startApache(t)), proxyUser, "wrong"), nil, 2, refused},
-		{"microsocks, wrong password", proxyArgs(t, socks, proxyUser, "wrong"), nil, 0, refused},
-		{"Apache, Digest", proxyArgs(t, onLocalhost(startApache(t)), proxyUser, proxyPassword), nil, 2, ""},
-		{"nghttpx, HTTP/2 before squid, Basic", proxyArgs(t, fmt.Sprintf("https://localhost:%d", h2), proxyUser, proxyPassword, ca...), nil, 2, ""},
-		{"microsocks, SOCKS5, user and password", proxyArgs(t, socks, proxyUser, proxyPassword), nil, 0, ""},
-		{"dante, SOCKS5", proxyArgs(t, "socks5://"+dante, "", ""), nil, 0, ""},
-		{"cntlm before squid with NTLM", proxyArgs(t, onLocalhost(startCntlm(t, ntlm)), "", ""), nil, 1, ""},
-		{"squid, then dante, then squid with TLS", proxyArgs(t, onLocalhost(open), "", "", append(slices.Clone(ca), "--proxy", "socks5h://"+dante,
+		{"squid", "none", proxyArgs(t, onLocalhost(open), "", ""), nil, 1, ""},
+		{"squid with TLS", "Basic", proxyArgs(t, fmt.Sprintf("https://localhost:%d", secured), proxyUser, proxyPassword, ca...), nil, 2, ""},
+		{"squid with TLS, by PAC after a dead one", "Basic", append(proxyArgs(t, "", proxyUser, proxyPassword), pac...), nil, 2, ""},
+		{"tinyproxy", "Basic", proxyArgs(t, onLocalhost(startTinyproxy(t)), proxyUser, proxyPassword), nil, 2, ""},
+		{"tinyproxy (answers 401)", "Basic, wrong password", proxyArgs(t, onLocalhost(startTinyproxy(t)), proxyUser, "wrong"), nil, 2, refused},
+		{"Apache", "Digest, wrong password", proxyArgs(t, onLocalhost(startApache(t)), proxyUser, "wrong"), nil, 2, refused},
+		{"microsocks, SOCKS5", "user and password, wrong", proxyArgs(t, socks, proxyUser, "wrong"), nil, 0, refused},
+		{"Apache", "Digest", proxyArgs(t, onLocalhost(startApache(t)), proxyUser, proxyPassword), nil, 2, ""},
+		{"nghttpx, HTTP/2, before squid", "Basic", proxyArgs(t, fmt.Sprintf("https://localhost:%d", h2), proxyUser, proxyPassword, ca...), nil, 2, ""},
+		{"microsocks, SOCKS5", "user and password", proxyArgs(t, socks, proxyUser, proxyPassword), nil, 0, ""},
+		{"dante, SOCKS5", "none", proxyArgs(t, "socks5://"+dante, "", ""), nil, 0, ""},
+		{"cntlm before squid", "NTLMv2, by cntlm", proxyArgs(t, onLocalhost(startCntlm(t, ntlm)), "", ""), nil, 1, ""},
+		{"squid, then dante, then squid with TLS", "none, none, Basic", proxyArgs(t, onLocalhost(open), "", "", append(slices.Clone(ca), "--proxy", "socks5h://"+dante,
 			"--proxy", fmt.Sprintf("https://%s:%s@localhost:%d", proxyUser, proxyPassword, secured))...), nil, 3, ""},
 	})
 }
@@ -208,10 +208,12 @@ func TestMitmproxy(t *testing.T) {
 		}
 		c := proxyCase{args: proxyArgs(t, url, proxyUser, proxyPassword, "--ca-file", ca)}
 		r, legs := throughProxy(t, a, s, target, c)
+		verdict := "through"
 		if r.code != 0 || r.stdout != "hello" {
+			verdict = "FAILED"
 			t.Errorf("%s: exit %d, %q\n%s", mode, r.code, r.stdout, tail(r.stderr, 12))
 		}
-		t.Logf("mitmproxy, %s, with its CA: %d CONNECT", mode, legs)
+		tabulate("mitmproxy, "+mode+", intercepting", "user and password", legs, verdict)
 		c.args = proxyArgs(t, url, proxyUser, proxyPassword)
 		r, _ = throughProxy(t, a, s, target, c)
 		if r.code != 6 || !strings.Contains(r.stderr, "mitmproxy") || !strings.Contains(r.stderr, "--ca-file") {

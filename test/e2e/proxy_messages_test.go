@@ -15,7 +15,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/proxy_messages.golden")
@@ -53,10 +52,13 @@ func TestSquidBump(t *testing.T) {
 	target := startEcho(t)
 	port, ca := squidBumping(t, a.certs, "http_upgrade_request_protocols websocket allow all\n")
 	c := proxyCase{args: proxyArgs(t, onLocalhost(port), "", "", "--ca-file", ca, "--server", byName(t, s))}
-	r, _ := throughProxy(t, a, s, target, c)
+	r, legs := throughProxy(t, a, s, target, c)
+	verdict := "through"
 	if r.code != 0 || r.stdout != "hello" {
+		verdict = "FAILED"
 		t.Errorf("exit %d, %q\n%s", r.code, r.stdout, tail(r.stderr, 12))
 	}
+	tabulate("squid, ssl-bump, intercepting", "none", legs, verdict)
 }
 
 // byName is the server agent's URL with a name: squid's certificates hold no addresses.
@@ -92,12 +94,12 @@ func TestProxyMessages(t *testing.T) {
 	k := startKDC(t)
 	conf := "KRB5_CONFIG=" + k.conf
 	expired := k.ticket(t, "1s")
-	time.Sleep(1100 * time.Millisecond) // the Kerberos server counts whole seconds of the clock
 	const plain = "http_port 127.0.0.1:%d"
 	basic := onLocalhost(startSquidWith(t, plain, squidBasic(t)+squidAuthenticated))
 	negotiate := onLocalhost(startSquidWith(t, plain, k.squidNegotiate(t)+squidAuthenticated, conf))
 	strict := onLocalhost(startSquidWith(t, plain, "acl ssl port 443\nhttp_access deny CONNECT !ssl\nhttp_access allow localhost\n"))
 	bumping, ca := squidBumping(t, a.certs, "")
+	awaitExpiry(t, expired)
 	closed := loopback(freePort(t))
 	portal := scriptedProxy(t, "HTTP/1.1 302 Found\r\nLocation: https://portal.hotel.example/login?mac=00:11\r\nContent-Length: 0\r\n\r\n")
 	page := scriptedProxy(t, "HTTP/1.1 511 Network Authentication Required\r\nContent-Type: text/html\r\n\r\n<html><title>Hotel</title><h1>Please log in</h1></html>")

@@ -150,6 +150,17 @@ func (k *kdc) ticket(t testing.TB, lifetime string) []string {
 	return env
 }
 
+// awaitExpiry waits until Kerberos' own tool finds no ticket that is still good. Lifetimes are in whole seconds of the
+// clock, so when that is depends on when in its second the ticket was made.
+func awaitExpiry(t testing.TB, env []string) {
+	t.Helper()
+	eventually(t, patience, "the ticket expires", func() bool {
+		cmd := exec.Command(program(t, "klist"), "-s")
+		cmd.Env = append(os.Environ(), env...)
+		return cmd.Run() != nil
+	})
+}
+
 func (k *kdc) squidNegotiate(t testing.TB) string {
 	t.Helper()
 	return fmt.Sprintf("auth_param negotiate program %s -k %s -s HTTP/localhost@SALLY.TEST -t none\nauth_param negotiate children 2\n",
