@@ -48,6 +48,7 @@ readonly NEEDED=(
 	cntlm:cntlm
 	htpasswd:apache2-utils
 	nginx:nginx
+	haproxy:haproxy
 	redis-server:redis-server
 	redis-cli:redis-tools
 )
@@ -115,6 +116,7 @@ stage_versions() {
 	go version
 	squid --version | head -n 1
 	nginx -v 2>&1
+	haproxy -v | head -n 1
 	ssh -V 2>&1
 	redis-server --version
 	curl --version | head -n 1

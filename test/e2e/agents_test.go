@@ -25,6 +25,7 @@ const (
 	msgForwardListening = "forward listening" // attr addr
 	msgSessionAttached  = "session attached"
 	msgSessionLost      = "session lost"
+	msgCarrierLost      = "carrier lost"
 	msgStreamEnded      = "stream ended"
 )
 

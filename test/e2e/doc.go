@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package e2e tests the built command among real servers: squid, nginx, sshd, redis and curl, on
+// Package e2e tests the built command among real servers: squid, nginx, haproxy, sshd, redis and curl, on
 // loopback, with [sallyport/test/internal/faults] as the bad network in between. It has tests only;
 // test/run.sh installs what they run.
 //

@@ -102,13 +102,13 @@ func TestFixtureNginx(t *testing.T) {
 	}))
 	defer backend.Close()
 	certs := newAuthority(t)
-	port := startNginx(t, certs, backend.Listener.Addr().String())
+	nginx := startNginx(t, certs, balancing{agents: []string{backend.Listener.Addr().String()}})
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: certs.pool}}
 	defer transport.CloseIdleConnections()
-	c, resp, err := websocket.Dial(ctx, "wss://"+loopback(port)+"/tunnel",
+	c, resp, err := websocket.Dial(ctx, nginx.url(),
 		&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 	if err != nil {
 		t.Fatal(err)

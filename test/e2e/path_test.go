@@ -108,8 +108,7 @@ func TestNginxInFront(t *testing.T) {
 	web, page := startWeb(t)
 	a := newAgents(t, sallyport(t))
 	s := a.server("--plaintext")
-	port := startNginx(t, a.certs, s.addr)
-	c := a.client(fmt.Sprintf("wss://127.0.0.1:%d/tunnel", port), forwardTo(web)...)
+	c := a.client(startNginx(t, a.certs, balancing{agents: []string{s.addr}}).url(), forwardTo(web)...)
 	for range 3 {
 		if r := curl(t, "http://"+c.forward(web)+"/"); r.code != 0 || r.stdout != page {
 			t.Errorf("curl: exit %d, %q, %q", r.code, r.stdout, r.stderr)

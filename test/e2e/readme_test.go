@@ -23,16 +23,39 @@ type recipes struct {
 	blocks map[string]string
 }
 
-func readRecipes(t testing.TB) *recipes {
+// docBlocks returns the code blocks of one of the project's pages that stand behind a line <!-- KIND: NAME -->, by name.
+func docBlocks(t testing.TB, page, kind string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recipes{t: t, dir: tempDir(t), blocks: make(map[string]string)}
-	for _, m := range regexp.MustCompile("(?s)<!-- recipe: (.*?) -->\n```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
-		r.blocks[m[1]] = m[2]
+	blocks := make(map[string]string)
+	for _, m := range regexp.MustCompile("(?s)<!-- "+kind+": (.*?) -->\n```[a-z]+\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		blocks[m[1]] = m[2]
 	}
+	return blocks
+}
+
+// adapted returns a block with texts replaced, in pairs of old and new; every old one must stand in it.
+func adapted(t testing.TB, blocks map[string]string, name string, replace ...string) string {
+	t.Helper()
+	text, ok := blocks[name]
+	if !ok {
+		t.Fatalf("the documentation has no block %q", name)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			t.Fatalf("block %q has no %q any more", name, replace[i])
+		}
+		text = strings.ReplaceAll(text, replace[i], replace[i+1])
+	}
+	return text
+}
+
+func readRecipes(t testing.TB) *recipes {
+	t.Helper()
+	r := &recipes{t: t, dir: tempDir(t), blocks: docBlocks(t, "README.md", "recipe")}
 	r.bin = filepath.Join(tempDir(t), "sallyport")
 	if err := os.Symlink(sallyport(t), r.bin); err != nil {
 		t.Fatal(err)
@@ -43,16 +66,7 @@ func readRecipes(t testing.TB) *recipes {
 // command returns the recipe with the README's names replaced; every one of them must stand in it.
 func (r *recipes) command(name string, replace ...string) *exec.Cmd {
 	r.t.Helper()
-	script, ok := r.blocks[name]
-	if !ok {
-		r.t.Fatalf("the README has no recipe %q", name)
-	}
-	for i := 0; i < len(replace); i += 2 {
-		if !strings.Contains(script, replace[i]) {
-			r.t.Fatalf("recipe %q has no %q any more", name, replace[i])
-		}
-		script = strings.ReplaceAll(script, replace[i], replace[i+1])
-	}
+	script := adapted(r.t, r.blocks, name, replace...)
 	// The last command of a recipe is the agent: it replaces the shell, so that signals reach it.
 	lines := strings.Split(strings.TrimSpace(script), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -140,10 +154,10 @@ func TestReadmeSidecar(t *testing.T) {
 	server := r.agent("sidecar server",
 		"--listen :8080", "--listen 127.0.0.1:0", "127.0.0.1:9090", "127.0.0.1:0", "cache.internal:6379", "127.0.0.1:"+redis)
 	certs := newAuthority(t)
-	nginx := startNginx(t, certs, server.awaitEvent(t, patience, msgServerListening, nil).str("addr"))
+	nginx := startNginx(t, certs, balancing{agents: []string{server.awaitEvent(t, patience, msgServerListening, nil).str("addr")}})
 	t.Setenv("SALLYPORT_CA_FILE", certs.ca)
 	client := r.agent("sidecar client",
-		"wss://gate.example.com", fmt.Sprintf("wss://localhost:%d", nginx), "127.0.0.1:9091", "127.0.0.1:0",
+		"wss://gate.example.com", fmt.Sprintf("wss://localhost:%d", nginx.port), "127.0.0.1:9091", "127.0.0.1:0",
 		"6379:cache.internal:6379", "127.0.0.1:0:127.0.0.1:"+redis)
 	ready(t, client)
 	ready(t, server)

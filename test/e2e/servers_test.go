@@ -173,49 +173,6 @@ func redisCLI(t testing.TB, port int, stdin string, args ...string) string {
 	return strings.TrimSpace(r.stdout)
 }
 
-// startNginx starts nginx as a TLS-terminating reverse proxy in front of a plain HTTP server, with
-// the defaults that people have: it closes an upgraded connection after 60 s of silence.
-func startNginx(t testing.TB, certs *authority, backend string) (port int) {
-	t.Helper()
-	dir := tempDir(t)
-	user := ""
-	if os.Geteuid() == 0 {
-		user = "user root;"
-	}
-	_, port = startServer(t, "nginx", func(port int) *exec.Cmd {
-		config := writeFile(t, dir, "nginx.conf", fmt.Sprintf(`
-%s
-daemon off;
-worker_processes 1;
-pid %[2]s/nginx.pid;
-error_log stderr warn;
-events { worker_connections 4096; }
-http {
-	access_log off;
-	client_body_temp_path %[2]s/body;
-	proxy_temp_path %[2]s/proxy;
-	fastcgi_temp_path %[2]s/fastcgi;
-	uwsgi_temp_path %[2]s/uwsgi;
-	scgi_temp_path %[2]s/scgi;
-	server {
-		listen 127.0.0.1:%[3]d ssl;
-		ssl_certificate %[4]s;
-		ssl_certificate_key %[5]s;
-		location / {
-			proxy_pass http://%[6]s;
-			proxy_http_version 1.1;
-			proxy_set_header Upgrade $http_upgrade;
-			proxy_set_header Connection "upgrade";
-			proxy_set_header Host $host;
-		}
-	}
-}
-`, user, dir, port, certs.cert, certs.key, backend), 0o644)
-		return exec.Command(program(t, "nginx"), "-p", dir, "-c", config, "-e", "stderr")
-	})
-	return port
-}
-
 // authority is a throw-away CA and the server certificate that it made for loopback.
 type authority struct {
 	ca, cert, key string // files
