@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"strconv"
 	"strings"
 
 	"github.com/icholy/digest"
@@ -18,7 +17,7 @@ import (
 
 // digestScheme is RFC 7616, and RFC 2617 for proxies that know only that: MD5, SHA-256 and SHA-512-256, each also as
 // a session algorithm, with qop=auth or none. The nonce that a proxy accepted is used again on later connections,
-// with its count, so that these need no challenge.
+// with its count, so that these need no challenge; a proxy that wants another one (nextnonce) says stale.
 type digestScheme struct{}
 
 func (digestScheme) name() string { return "Digest" }
@@ -82,23 +81,15 @@ func (digestScheme) usable(p *proxy, ch challenge) error {
 		}
 	}
 	for _, param := range ch.params {
-		if !quotable(param.value) {
+		if hasControl(param.value) {
 			return errors.New("the proxy's challenge has odd characters")
 		}
-	}
-	if !quotable(p.cred.user) {
-		return errors.New("cannot carry this user name's characters")
 	}
 	qop, err := digestQOP(ch)
 	if err == nil && qop == "" && algorithmOf(ch).session {
 		return errors.New("the proxy wants a session algorithm, but no quality of protection")
 	}
 	return err
-}
-
-// quotable reports whether the library writes s as the quoted-string that it has to be: it escapes as Go does.
-func quotable(s string) bool {
-	return strconv.Quote(s) == `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)+`"`
 }
 
 func (digestScheme) start(p *proxy, target string) exchange {
@@ -131,11 +122,12 @@ func (x *digestExchange) opening(context.Context) string {
 }
 
 // answer treats a challenge after an answer as a refusal, unless only the nonce was at fault: the proxy says so
-// (stale), or has another one than that of an earlier connection, which it may have forgotten.
+// (stale), or does not speak of it and has another one than that of an earlier connection, which it may have forgotten.
 func (x *digestExchange) answer(_ context.Context, ch challenge) (string, error) {
 	nonce, _ := ch.param("nonce")
-	stale, _ := ch.param("stale")
-	if x.sent && (nonce == x.nonce || !strings.EqualFold(stale, "true") && !x.recalled || x.fresh == 2) {
+	verdict, told := ch.param("stale")
+	stale := strings.EqualFold(verdict, "true")
+	if x.sent && (nonce == x.nonce || !stale && (told || !x.recalled) || x.fresh == 2) {
 		x.mem.forgetNonce()
 		return "", errRefused
 	}
@@ -158,7 +150,6 @@ func (x *digestExchange) respond(ch challenge, count int) (string, error) {
 	c := digest.Challenge{Algorithm: alg.base}
 	c.Realm, _ = ch.param("realm")
 	c.Nonce, _ = ch.param("nonce")
-	c.Opaque, _ = ch.param("opaque")
 	if userhash, _ := ch.param("userhash"); strings.EqualFold(userhash, "true") {
 		c.Userhash = true
 	}
@@ -181,7 +172,30 @@ func (x *digestExchange) respond(ch challenge, count int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	credentials.Algorithm, _ = ch.param("algorithm") // as sent; "" stays away, as RFC 2069 proxies want it
 	x.sent, x.nonce = true, c.Nonce
-	return credentials.String(), nil
+	return digestHeader(credentials, ch), nil
+}
+
+// digestHeader writes the header's value. The library's own way escapes what is not printable ASCII or UTF-8, as Go
+// does; HTTP knows no such escapes, and what the proxy sent has to come back as it was (RFC 7616 §3.4).
+func digestHeader(c *digest.Credentials, ch challenge) string {
+	quoted := func(name, value string) string {
+		return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
+	}
+	parts := []string{
+		quoted("username", c.Username), quoted("realm", c.Realm), quoted("nonce", c.Nonce), quoted("uri", c.URI),
+	}
+	if algorithm, ok := ch.param("algorithm"); ok { // as sent; without one it stays away, as RFC 2069 proxies want it
+		parts = append(parts, "algorithm="+algorithm)
+	}
+	if opaque, ok := ch.param("opaque"); ok {
+		parts = append(parts, quoted("opaque", opaque))
+	}
+	if c.QOP != "" {
+		parts = append(parts, "qop="+c.QOP, fmt.Sprintf("nc=%08x", c.Nc), quoted("cnonce", c.Cnonce))
+	}
+	if c.Userhash {
+		parts = append(parts, "userhash=true")
+	}
+	return "Digest " + strings.Join(append(parts, quoted("response", c.Response)), ", ")
 }

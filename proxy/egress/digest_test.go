@@ -204,7 +204,45 @@ func TestDigestChallenges(t *testing.T) {
 			t.Errorf("%s: %s", c.challenges, got)
 		}
 	}
-	if err := (digestScheme{}).usable(&proxy{cred: &credential{user: "zero\u200bwidth"}}, parseChallenges([]string{"Digest realm=r, nonce=n"})[0]); err == nil {
-		t.Error("a user name that would be escaped passes")
+}
+
+// What the proxy sent goes back byte by byte: realms are in Latin-1 here and there, and quotes need their escapes.
+func TestDigestEchoesBytes(t *testing.T) {
+	for _, c := range []struct{ header, realm, opaque string }{
+		{"realm=\"Zugang f\xfcr \\\"uns\\\"\", nonce=\"a\\\\b\", opaque=\"\"", "Zugang f\xfcr \"uns\"", ""},
+		{"realm=\"\u200bzero\", nonce=n, opaque=\"\xff\"", "\u200bzero", "\xff"},
+		{"realm=\"\", nonce=n, opaque=x", "", "x"},
+	} {
+		f := newFaultyProxy(t, replies(status(407, "Proxy-Authenticate: Digest "+c.header+"\r\n", ""), ok200))
+		o := testOptions(f.url())
+		o.Username, o.Password = "J\u00fcr\\\"gen\u200b", testPassword
+		if _, e := dial(t, mustNew(t, o), testTarget); e != nil {
+			t.Fatal(e)
+		}
+		ch := parseChallenges(f.authorizations()[1:])[0]
+		get := func(name string) string { v, _ := ch.param(name); return v }
+		h := (&digestProxy{}).hash("MD5")
+		want := h(h(o.Username, c.realm, testPassword), get("nonce"), h("CONNECT", testTarget))
+		opaque, echoed := ch.param("opaque")
+		if get("realm") != c.realm || get("username") != o.Username || opaque != c.opaque || !echoed || get("response") != want {
+			t.Errorf("%+q", ch.params)
+		}
+	}
+}
+
+// A proxy that says in so many words that the nonce is good has refused the password.
+func TestDigestNotStale(t *testing.T) {
+	p := &digestProxy{t: t, challenge: `qop="auth"`, password: testPassword, nonces: map[string]int{}}
+	f := newFaultyProxy(t, p.conversation("n", false), func(c *proxyConn) {
+		for i := 0; c.request() != nil; i++ {
+			c.say(status(407, fmt.Sprintf("Proxy-Authenticate: Digest realm=x, nonce=%d, stale=false\r\n", i), ""))
+		}
+	})
+	d := mustNew(t, withCredentials(testOptions(f.url())))
+	if _, e := dial(t, d, testTarget); e != nil {
+		t.Fatal(e)
+	}
+	if _, e := dial(t, d, testTarget); e == nil || !errors.Is(e, ErrCredentialsRefused) || f.proofs() != 2 {
+		t.Errorf("%d proofs: %v", f.proofs(), e)
 	}
 }
