@@ -36,8 +36,11 @@
 // # Proxies (hop.go, connect.go, http2.go, socks.go)
 //
 // http:// (port 80 by default) and https:// (443), as browsers and net/http have it, though nearly every proxy listens
-// elsewhere (3128, 8080). The tunnel is asked for with CONNECT (RFC 9110 §9.3.6) in HTTP/1.1, or in HTTP/2 if an
+// elsewhere (3128, 8080). For a bare host in --proxy no port is guessed: curl would take 1080; in the environment it is
+// 80, as net/http has it. The tunnel is asked for with CONNECT (RFC 9110 §9.3.6) in HTTP/1.1, or in HTTP/2 if an
 // https:// proxy prefers it. socks5:// and socks5h:// (1080) are RFC 1928. A proxy behind another is dialled through it.
+// SOCKS5 is spoken here and not by golang.org/x/net/proxy, which tells a refused password, a forbidden target and a cut
+// connection apart in texts only: whether to try again, and whether an account is at risk, hangs on that.
 //
 // Replies are read strictly and within bounds (limits.go): interim 1xx are skipped, bytes behind the 200 belong to the
 // target and are kept, contradictory lengths and lines that are no header end the attempt.

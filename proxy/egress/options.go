@@ -19,7 +19,7 @@ type Options struct {
 	// Proxy is empty for what PAC, the environment or the system says, [None] alone, or the proxies to go through, one
 	// through the other, the nearest first: http://, https://, socks5:// (names are resolved here) or socks5h:// (by
 	// the proxy), each with user:password@ before the host if wanted (percent-encoded). A bare host:port means http://.
-	// The ports are 80, 443 and 1080 when left out.
+	// The ports are 80, 443 and 1080 when left out; a bare host is refused, since every program guesses another port.
 	Proxy []string
 
 	// PAC is a proxy auto-configuration script: a file's name, or an http://, https:// or file:// URL. "" means none.

@@ -59,7 +59,8 @@ func parseProxy(raw, source string) (*proxy, error) {
 		return nil, settingError(source+": "+fmt.Sprintf(format, args...), urlHint)
 	}
 	raw = strings.TrimSpace(raw)
-	if !strings.Contains(raw, "://") {
+	bare := !strings.Contains(raw, "://")
+	if bare {
 		raw = "http://" + raw
 	}
 	u, err := url.Parse(raw)
@@ -84,7 +85,11 @@ func parseProxy(raw, source string) (*proxy, error) {
 		p.host = strings.ToLower(p.host) // so that one proxy is remembered once
 	}
 	port := u.Port()
-	if port == "" {
+	switch {
+	case port == "" && bare && source == sourceFlag:
+		return nil, settingError(source+": the proxy is written with no scheme and no port",
+			"write host:port, mostly with 3128 or 8080 (curl would take 1080 here, and browsers 80), or http://host for port 80")
+	case port == "":
 		port = defaultPort(p.kind)
 	}
 	if !validPort(port) {

@@ -100,10 +100,12 @@ func (f fixed) route(string) (Route, error) {
 	return Route{Proxy: f.way.String(), Source: f.source}, nil
 }
 
+// sourceFlag is the source of what the user typed for this program alone. Other programs read the other sources too.
+const sourceFlag = "--proxy"
+
 // fixedProxies reads Options.Proxy.
 func fixedProxies(o Options) (finder, error) {
-	const source = "--proxy"
-	f := fixed{way{source: source}}
+	f := fixed{way{source: sourceFlag}}
 	for _, raw := range o.Proxy {
 		if raw == None {
 			if len(o.Proxy) > 1 {
@@ -111,7 +113,7 @@ func fixedProxies(o Options) (finder, error) {
 			}
 			return f, nil
 		}
-		p, err := parseProxy(raw, source)
+		p, err := parseProxy(raw, sourceFlag)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +122,7 @@ func fixedProxies(o Options) (finder, error) {
 			return nil, settingError("more proxies in a row than anybody has", "")
 		}
 	}
-	return f, trustHops(f.hops, o, source)
+	return f, trustHops(f.hops, o, sourceFlag)
 }
 
 // trustHops lets proxies that the user named see credentials. The separate ones are for the first.

@@ -22,6 +22,7 @@ func TestRoute(t *testing.T) {
 		{"no user in it", "http://jane:s3cr@proxy:3128", "", nil, target, "via http://proxy:3128 (--proxy)"},
 		{"default port of http", "http://proxy", "", nil, target, "via http://proxy:80 (--proxy)"},
 		{"default port of https", "https://proxy/", "", nil, target, "via https://proxy:443 (--proxy)"},
+		{"bare, in the environment", "", "", []string{"HTTPS_PROXY", "proxy"}, target, "via http://proxy:80 (HTTPS_PROXY)"},
 		{"bare host and port", "proxy:3128", "", nil, target, "via http://proxy:3128 (--proxy)"},
 		{"bare with user", "jane:s3cr@proxy:3128", "", nil, target, "via http://proxy:3128 (--proxy)"},
 		{"IPv6", "http://[2001:db8::1]:3128", "", nil, target, "via http://[2001:db8::1]:3128 (--proxy)"},
@@ -103,6 +104,9 @@ func TestNewErrors(t *testing.T) {
 	}{
 		{"socks4", func(o *Options) { o.Proxy = []string{"socks4://proxy:1080"} }, `unsupported proxy scheme "socks4": supported are http, https, socks5 and socks5h`},
 		{"unknown scheme", func(o *Options) { o.Proxy = []string{"gopher://proxy:70"} }, "unknown proxy scheme"},
+		{"no port", func(o *Options) { o.Proxy = []string{"proxy"} }, "no scheme and no port"},
+		{"no port behind a user", func(o *Options) { o.Proxy = []string{"jane:s3cr@proxy"} }, "no scheme and no port"},
+		{"no port behind an address", func(o *Options) { o.Proxy = []string{"[2001:db8::1]"} }, "no scheme and no port"},
 		{"path", func(o *Options) { o.Proxy = []string{"http://proxy:3128/proxy.pac"} }, "something behind host and port"},
 		{"query", func(o *Options) { o.Proxy = []string{"http://proxy:3128?"} }, "something behind host and port"},
 		{"fragment", func(o *Options) { o.Proxy = []string{"http://proxy:3128#"} }, "something behind host and port"},
