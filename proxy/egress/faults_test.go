@@ -150,6 +150,11 @@ func faults(t *testing.T) []fault {
 		{name: "a page instead of a tunnel", leg: LegCONNECT, kind: ErrCaptivePortal, status: 200, scripts: []conversation{replies(status(200, html, page("Welcome to the hotel")))}},
 		{name: "a page of no length", leg: LegCONNECT, kind: ErrCaptivePortal, status: 200, scripts: []conversation{replies("HTTP/1.1 200 OK\r\n" + html + "\r\n" + page("Welcome"))}},
 
+		{name: "a page that comes late", leg: LegCONNECT, kind: ErrCaptivePortal, status: 200, scripts: []conversation{saying("HTTP/1.1 200 OK\r\n"+html+"\r\n", func(c *proxyConn) {
+			<-time.After(portalWait / 10)
+			c.say(page("Welcome"))
+		})}},
+
 		// Authentication.
 		{name: "no credentials", leg: LegProxyAuth, kind: ErrCredentialsMissing, status: 407, scripts: []conversation{replies(status(407, html+"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: ntlm, basic realm=\"x\"\r\n", page("Who are you?")))}},
 		{name: "wrong credentials", leg: LegProxyAuth, kind: ErrCredentialsRefused, status: 407, options: credentials, scripts: []conversation{replies(ask407, ask407)}},

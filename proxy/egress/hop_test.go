@@ -25,6 +25,12 @@ type h2Proxy struct {
 	requests atomic.Int32
 }
 
+// Values of h2Proxy's status that are none: it resets the stream before the reply, or behind it.
+const (
+	abortStream = -1
+	abortTunnel = -2
+)
+
 func (p *h2Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.requests.Add(1)
 	switch {
@@ -34,6 +40,12 @@ func (p *h2Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Proxy-Authenticate"] = p.offer
 		w.WriteHeader(http.StatusProxyAuthRequired)
 		io.WriteString(w, "<p>who are you?")
+	case p.status == abortStream:
+		panic(http.ErrAbortHandler)
+	case p.status == abortTunnel:
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
 	case p.status != 0:
 		w.WriteHeader(p.status)
 		io.WriteString(w, "<p>because")
@@ -144,6 +156,24 @@ func TestHTTP2Failures(t *testing.T) {
 	_, e = dial(t, mustNew(t, withCredentials(o)), testTarget)
 	if !errors.Is(e, ErrCredentialsRefused) || e.Excerpt != "who are you?" {
 		t.Errorf("%+v", e)
+	}
+	// A reset is told by its code, and after the beginning it is no end.
+	p = &h2Proxy{status: abortStream}
+	_, o = p.start(t)
+	if _, e = dial(t, mustNew(t, o), testTarget); e == nil || e.Permanent() || !strings.Contains(e.Error(), "the proxy ended the request (HTTP/2 INTERNAL_ERROR)") {
+		t.Errorf("%v", e)
+	}
+	p = &h2Proxy{status: abortTunnel}
+	_, o = p.start(t)
+	conn, e := dial(t, mustNew(t, o), testTarget)
+	if e != nil {
+		t.Fatal(e)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a reset reads as %v", err)
+	}
+	if err := h2Failure(http2.StreamError{Code: http2.ErrCodeConnect}); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "stream ID") {
+		t.Errorf("%v", err)
 	}
 	// NTLM cannot go over HTTP/2, so the proxy is asked by HTTP/1.1.
 	p = &h2Proxy{want: "nobody", offer: []string{"NTLM"}}

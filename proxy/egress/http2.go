@@ -52,7 +52,7 @@ func (c *h2Client) ask(ctx context.Context, timeout time.Duration, target string
 		if cause := context.Cause(streamCtx); cause != nil {
 			return nil, ended(ctx, cause)
 		}
-		return nil, &textError{"the proxy ended the HTTP/2 connection" + unlessEOF(err), &kindError{errSilent, classify(err)}}
+		return nil, h2Failure(err)
 	}
 	r := &reply{status: resp.StatusCode, minor: 1, length: resp.ContentLength, body: resp.Body}
 	for name, values := range resp.Header {
@@ -67,6 +67,18 @@ func (c *h2Client) ask(ctx context.Context, timeout time.Duration, target string
 	body.Close()
 	r.cancel = func() { cancel(nil) }
 	return r, nil
+}
+
+// h2Failure says why there is no reply. CONNECT_ERROR is how a proxy says that the target was not reached (RFC 9113 §8.5).
+func h2Failure(err error) error {
+	reset, ok := errors.AsType[http2.StreamError](err)
+	switch {
+	case ok && reset.Code == http2.ErrCodeConnect:
+		return &textError{"the proxy could not connect to the target (HTTP/2 CONNECT_ERROR)", &kindError{ErrUnavailable, err}}
+	case ok:
+		return &textError{"the proxy ended the request (HTTP/2 " + reset.Code.String() + ")", &kindError{errSilent, err}}
+	}
+	return &textError{"the proxy ended the HTTP/2 connection" + unlessEOF(err), &kindError{errSilent, classify(err)}}
 }
 
 // upload is a request's body: what is written to out, a pipe that knows deadlines. The library closes it when the
@@ -90,6 +102,7 @@ type h2Tunnel struct {
 	conn   *tls.Conn
 	in     net.Conn // what was received is read here
 	out    net.Conn // what is to be sent is written here
+	ended  error    // why nothing more is received, once in is at its end; nil if the target closed its side
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	once   sync.Once
@@ -99,7 +112,7 @@ func newH2Tunnel(conn *tls.Conn, download io.ReadCloser, u *upload, cancel conte
 	in, received := net.Pipe()
 	t := &h2Tunnel{conn: conn, in: in, out: u.out, cancel: cancel}
 	t.wg.Go(func() {
-		_, _ = io.Copy(onlyWriter{received}, download) // how it ended, TLS inside finds out
+		_, t.ended = io.Copy(onlyWriter{received}, download)
 		received.Close()
 		download.Close()
 	})
@@ -109,7 +122,14 @@ func newH2Tunnel(conn *tls.Conn, download io.ReadCloser, u *upload, cancel conte
 // onlyWriter hides what io.Copy would look for.
 type onlyWriter struct{ io.Writer }
 
-func (t *h2Tunnel) Read(p []byte) (int, error)  { return t.in.Read(p) }
+func (t *h2Tunnel) Read(p []byte) (int, error) {
+	n, err := t.in.Read(p)
+	if errors.Is(err, io.EOF) && t.ended != nil { // written before the pipe's end was
+		err = t.ended
+	}
+	return n, err
+}
+
 func (t *h2Tunnel) Write(p []byte) (int, error) { return t.out.Write(p) }
 
 // CloseWrite ends the sending side: the stream's last DATA frame says so.

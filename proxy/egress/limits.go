@@ -31,6 +31,9 @@ const (
 	// excerptTimeout bounds the wait for a failure's body: the status is known already and must not be kept waiting.
 	excerptTimeout = 2 * time.Second
 
+	// portalWait is how long a 2xx that calls itself a web page is looked at before it is taken for a tunnel.
+	portalWait = 300 * time.Millisecond
+
 	// maxExcerpt and maxReason bound peer text in messages, in characters.
 	maxExcerpt = 200
 	maxReason  = 60

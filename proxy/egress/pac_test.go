@@ -127,7 +127,9 @@ func TestPACFailures(t *testing.T) {
 	if e == nil || e.Leg != LegPAC || !errors.Is(e, ErrConfig) || !e.Permanent() {
 		t.Errorf("%v", e)
 	}
-	for _, bad := range []string{"ftp://host/x", "http://", "http://jane:s3cr@host/x", "http://%zz/"} {
+	for _, bad := range []string{
+		"ftp://host/x", "http://", "http://jane:s3cr@host/x", "http://%zz/", "jane:s3cr@host/x.pac", "http:/jane:s3cr@host/x",
+	} {
 		if _, err := New(pacOptions(bad)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", bad, err)
 		} else {

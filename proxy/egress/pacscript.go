@@ -32,6 +32,9 @@ func newPACScript(where, source string) (*pacScript, error) {
 		return nil, settingError(source+": "+what, "name a file, or write http://host/proxy.pac, https://… or file://…")
 	}
 	if !strings.Contains(where, "://") {
+		if path := where[len(filepath.VolumeName(where)):]; strings.Contains(path, "@") && strings.Contains(path, ":") {
+			return bad("user and password cannot stand in the script's name") // as in a URL whose scheme was forgotten
+		}
 		return &pacScript{name: where, file: where}, nil
 	}
 	u, err := url.Parse(where)

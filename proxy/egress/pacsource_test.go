@@ -89,6 +89,23 @@ func TestPACBehindACaptivePortal(t *testing.T) {
 	}
 }
 
+// A pattern may be written in any script, as the proxy may.
+func TestInternationalTrust(t *testing.T) {
+	trust, err := newTrust(withCredentials(Options{Trust: []string{"*.B\u00fcro.example", "pr\u00f6xy.example:8080"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{
+		"http://a.b\u00fcro.example:1": true, "http://a.xn--bro-hoa.example:1": true, "http://xn--prxy-6qa.example:8080": true,
+		"http://b\u00fcro.example:1": false, "http://pr\u00f6xy.example:8081": false,
+	} {
+		p, err := trust.proxy(addr, "--pac", false)
+		if err != nil || (p.cred != nil) != want {
+			t.Errorf("%s: %v, %v", addr, p, err)
+		}
+	}
+}
+
 // Scripts are written by hand: white space of any kind and number, and any case.
 func TestPACSpelling(t *testing.T) {
 	for text, want := range map[string]string{

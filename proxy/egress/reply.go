@@ -247,7 +247,12 @@ func (r *reply) has(name, item string) bool {
 	return slices.ContainsFunc(r.list(name), func(s string) bool { return strings.EqualFold(s, item) })
 }
 
-func (r *reply) chunked() bool { return r.status >= 300 && r.has("transfer-encoding", "chunked") }
+// chunked is false for anything but the one coding that everybody knows: with another, or behind another, where the body
+// ends is a matter of opinion.
+func (r *reply) chunked() bool {
+	codings := r.list("transfer-encoding")
+	return r.status >= 300 && len(codings) == 1 && strings.EqualFold(codings[0], "chunked")
+}
 
 // keepAlive reports whether the proxy says that the connection can take another request after this reply's body.
 func (r *reply) keepAlive() bool {
@@ -289,7 +294,7 @@ func (r *reply) drain(br *bufio.Reader) bool {
 // excerpt reads the start of the body and returns the sentence in it, if there is one. The caller sets the deadline;
 // what has arrived by then counts.
 func (r *reply) excerpt(br *bufio.Reader, secrets scrubber) string {
-	if enc := r.get("content-encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+	if enc := r.get("content-encoding"); enc != "" && !strings.EqualFold(enc, "identity") || r.get("transfer-encoding") != "" && !r.chunked() && r.status >= 300 {
 		return ""
 	}
 	var body io.Reader = br

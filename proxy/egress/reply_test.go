@@ -47,6 +47,8 @@ var goodReplies = []struct {
 	{name: "1.0 closes", text: "HTTP/1.0 407 x\r\nContent-Length: 3\r\n\r\n", status: 407, reason: "x", length: 3},
 	{name: "1.0 keeps", text: "HTTP/1.0 407 x\r\nContent-Length: 3\r\nProxy-Connection: Keep-Alive\r\n\r\n", status: 407, reason: "x", length: 3, keepAlive: true},
 	{name: "no length", text: "HTTP/1.1 407 x\r\n\r\nuntil the end", rest: "until the end", status: 407, minor: 1, reason: "x", length: -1},
+	{name: "chunked, and not at last", text: "HTTP/1.1 407 x\r\nTransfer-Encoding: chunked, x-odd\r\n\r\nabc", rest: "abc", status: 407, minor: 1, reason: "x", length: -1},
+	{name: "chunked, and more", text: "HTTP/1.1 407 x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\nabc", rest: "abc", status: 407, minor: 1, reason: "x", length: -1},
 	{name: "chunked", text: "HTTP/1.1 407 x\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", rest: "0\r\n\r\n", status: 407, minor: 1, reason: "x", length: -1, keepAlive: true, chunks: true},
 }
 

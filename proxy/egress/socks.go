@@ -29,7 +29,8 @@ func (d *Dialer) throughSOCKS(ctx context.Context, hops []*proxy, target string)
 	if err != nil {
 		return nil, err
 	}
-	if p.cred != nil {
+	cred := p.login()
+	if cred != nil {
 		release, _, err := p.mem.admit(ctx)
 		if err != nil {
 			conn.Close()
@@ -37,7 +38,7 @@ func (d *Dialer) throughSOCKS(ctx context.Context, hops []*proxy, target string)
 		}
 		defer release()
 	}
-	s := &socksClient{conn: conn, cred: p.cred}
+	s := &socksClient{conn: conn, cred: cred}
 	leg := LegProxyAuth
 	err = within(ctx, conn, d.replyTimeout, s.greet)
 	if err == nil {

@@ -23,12 +23,12 @@ func newTrust(o Options) (*trust, error) {
 		pattern = strings.ToLower(strings.TrimSpace(pattern))
 		name, port := splitPattern(pattern)
 		host := strings.TrimPrefix(strings.TrimPrefix(name, "*"), ".")
-		_, err := asciiHost(host)
+		ascii, err := asciiHost(host)
 		if err != nil && name != "*" || name != "*" && strings.HasPrefix(name, "*") && !strings.HasPrefix(name, "*.") ||
 			port != "" && !validPort(port) {
 			return nil, settingError("a pattern of trusted proxies is not valid", `--proxy-trust takes host, *.suffix or *, with :port if wanted`)
 		}
-		t.patterns = append(t.patterns, pattern)
+		t.patterns = append(t.patterns, strings.Replace(pattern, host, ascii, 1))
 	}
 	if o.Password != "" && o.Username == "" && len(o.Proxy) == 0 && o.PAC != "" {
 		return nil, settingError("a password for the proxy is set, but no user", "add --proxy-user")

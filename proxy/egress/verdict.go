@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // conclude turns every final reply but 407 and 401 into success or the error that it means.
@@ -56,8 +57,15 @@ func loginPage(l *link, r *reply) bool {
 	if l.h2 != nil {
 		return r.length > 0
 	}
+	if r.length > 0 || r.has("transfer-encoding", "chunked") {
+		return true
+	}
+	// A page may come a little later. No target speaks first, so a tunnel is only that much late.
+	_ = l.conn.SetReadDeadline(time.Now().Add(portalWait))
+	_, _ = l.br.Peek(1)
+	_ = l.conn.SetReadDeadline(time.Time{})
 	early, _ := l.br.Peek(l.br.Buffered())
-	return r.length > 0 || r.has("transfer-encoding", "chunked") || strings.HasPrefix(strings.TrimSpace(string(early)), "<")
+	return strings.HasPrefix(strings.TrimSpace(string(early)), "<")
 }
 
 func (a *attempt) statusText(r *reply) string {
@@ -130,13 +138,13 @@ func hint(e *Error) string {
 	case is(ErrNoTunnel):
 		return "check the proxy's address and port: what answers there may be a web server, or a proxy with CONNECT switched off"
 	case is(ErrBadReply) && !is(errNotHTTP):
-		return "the proxy, or a device in front of it, breaks HTTP: try another proxy, or ask its administrator"
+		return "the proxy, or a device in front of it, breaks the protocol: try another proxy, or ask its administrator"
 	case is(ErrBadReply):
-		return "check the proxy's address, port and scheme (http:// or https://): what answers there may not be an HTTP proxy"
+		return "check the proxy's address, port and scheme (http://, https:// or socks5h://): what answers there speaks something else"
 	case e.Leg == LegCONNECT && is(ErrTimeout):
-		return "the proxy accepted the connection but not the request: it may be unable to reach " + e.Target + ", or is no HTTP proxy"
+		return "the proxy accepted the connection but not the request: it may be unable to reach " + e.Target + ", or is another kind of proxy than its scheme says"
 	case e.Leg == LegCONNECT:
-		return "check the proxy's scheme (http:// or https://); some proxies cut connections that their rules forbid"
+		return "check the proxy's scheme (http://, https:// or socks5h://); some proxies cut connections that their rules forbid"
 	}
 	return networkHint(e)
 }
