@@ -55,7 +55,7 @@
 //
 // What was accepted is remembered, so later connections send it at once and save the round trip: the scheme, Digest's
 // nonce, Kerberos's ticket. Refused credentials are remembered too: accounts get locked by retries, so for a minute
-// they are sent to no proxy again, and credentials not accepted lately are tried by one connection at a time while the
+// they are sent to no proxy again, when refused again for longer, up to an hour, and credentials not accepted lately are tried by one connection at a time while the
 // others wait. A user without a password only says whose ticket to use: an empty password is never made up for him.
 //
 // A scheme makes an exchange for each connection, and the exchange turns challenges into Proxy-Authorization values

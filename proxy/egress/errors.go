@@ -61,7 +61,7 @@ var (
 	ErrBadReply = errors.New("malformed reply from the proxy")
 	// ErrCredentialsMissing: the proxy wants credentials and none are set.
 	ErrCredentialsMissing = errors.New("the proxy wants credentials and none are set")
-	// ErrCredentialsRefused: the proxy refused the credentials, now or less than a minute ago.
+	// ErrCredentialsRefused: the proxy refused the credentials, now or so lately that they are not sent again yet.
 	ErrCredentialsRefused = errors.New("the proxy refused the credentials")
 	// ErrNotTrusted: the proxy wants credentials, and neither the user nor an allow-list named it.
 	ErrNotTrusted = errors.New("the proxy wants credentials, and is not one that they may be shown to")

@@ -270,6 +270,50 @@ func TestContextEndsAnyLeg(t *testing.T) {
 	}
 }
 
+// A proxy that sends a byte now and then stays within a leg's deadline as a whole.
+func TestDrippingProxy(t *testing.T) {
+	drip := func(first, text string) conversation {
+		return func(c *proxyConn) {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			if text[0] != 5 {
+				c.request()
+			}
+			c.say(first)
+			for i := 0; ; i++ {
+				if _, err := c.Write([]byte{text[min(i, len(text)-1)]}); err != nil {
+					return
+				}
+				<-tick.C
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		scheme, first, text string
+		legs                int
+	}{
+		"status line":  {"http", "", "HTTP/1.1 2", 1},
+		"header":       {"http", "HTTP/1.1 200 OK\r\n", "A", 1},
+		"a 407's body": {"http", "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 60000\r\n\r\n", "x", 3}, // and on a new connection again
+		"a 403's body": {"http", "HTTP/1.1 403 x\r\nContent-Length: 60000\r\n\r\n", "x", 2},
+		"SOCKS5":       {"socks5h", "", "\x05\x00\x05\x00\x00\x03\xffx", 2},
+		"TLS":          {"https", "", "\x16\x03\x03\x40\x00\x02", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFaultyProxy(t, drip(c.first, c.text))
+			o := withCredentials(testOptions(strings.Replace(f.url(), "http", c.scheme, 1)))
+			const leg = 400 * time.Millisecond
+			o.ReplyTimeout, o.TLSTimeout = leg, leg
+			begin := time.Now()
+			_, e := dial(t, mustNew(t, o), testTarget)
+			if took := time.Since(begin); e == nil || took > time.Duration(c.legs)*leg+5*time.Second {
+				t.Errorf("after %v: %v", took, e)
+			}
+		})
+	}
+}
+
 // A body that never comes does not keep the status waiting for the whole of the reply's deadline.
 func TestExcerptIsNotWaitedForLong(t *testing.T) {
 	p := newFaultyProxy(t, func(c *proxyConn) {

@@ -182,13 +182,43 @@ func TestHTTP2Failures(t *testing.T) {
 	if e == nil || e.Status != http.StatusTeapot || p.requests.Load() != 2 {
 		t.Errorf("%d requests to %s: %v", p.requests.Load(), s.URL, e)
 	}
-	// A proxy that says nothing.
 	cert, pool := testCertificate(t)
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
+	listen := func() net.Listener {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ln
 	}
-	silent := serveFaultyProxy(t, ln, func(c *proxyConn) {
+	// One that goes away, with a text that is not for eyes.
+	for _, last := range []uint32{0, 1} { // the request is refused, or left without an answer
+		leaving := serveFaultyProxy(t, listen(), func(c *proxyConn) {
+			io.ReadFull(c.br, make([]byte, len(http2.ClientPreface)))
+			f := http2.NewFramer(c, c.br)
+			f.WriteSettings()
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				if frame.Header().Type != http2.FrameHeaders {
+					continue
+				}
+				f.WriteGoAway(last, http2.ErrCodeEnhanceYourCalm, []byte(testPassword+"\x1b[2J"))
+				if last == 1 {
+					return
+				}
+			}
+		})
+		o = testOptions("https://" + leaving.Addr().String())
+		o.TLS = trustPool(pool)
+		_, e = dial(t, mustNew(t, o), testTarget)
+		if e == nil || e.Leg != LegCONNECT || e.Permanent() || !strings.Contains(e.Error(), "ENHANCE_YOUR_CALM") || strings.Contains(e.Error(), "[2J") {
+			t.Errorf("%v", e)
+		}
+	}
+	// A proxy that says nothing.
+	silent := serveFaultyProxy(t, listen(), func(c *proxyConn) {
 		http2.NewFramer(c, c).WriteSettings()
 		c.stall()
 	})
@@ -201,7 +231,7 @@ func TestHTTP2Failures(t *testing.T) {
 	o.ReplyTimeout = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err = mustNew(t, o).DialContext(ctx, "tcp", testTarget)
+	_, err := mustNew(t, o).DialContext(ctx, "tcp", testTarget)
 	if e := asError(t, err); e.Leg != LegCONNECT || !errors.Is(e, context.DeadlineExceeded) {
 		t.Errorf("%v", e)
 	}

@@ -69,10 +69,13 @@ func (c *h2Client) ask(ctx context.Context, timeout time.Duration, target string
 	return r, nil
 }
 
-// h2Failure says why there is no reply. CONNECT_ERROR is how a proxy says that the target was not reached (RFC 9113 §8.5).
+// h2Failure says why there is no reply, or no more of the tunnel. CONNECT_ERROR is how a proxy says that the target was not reached (RFC 9113 §8.5).
 func h2Failure(err error) error {
 	reset, ok := errors.AsType[http2.StreamError](err)
+	goAway, goes := errors.AsType[http2.GoAwayError](err)
 	switch {
+	case goes: // its text has the proxy's, whatever that is
+		return &textError{"the proxy ended the HTTP/2 connection (" + goAway.ErrCode.String() + ")", errSilent}
 	case ok && reset.Code == http2.ErrCodeConnect:
 		return &textError{"the proxy could not connect to the target (HTTP/2 CONNECT_ERROR)", &kindError{ErrUnavailable, err}}
 	case ok:
@@ -112,7 +115,9 @@ func newH2Tunnel(conn *tls.Conn, download io.ReadCloser, u *upload, cancel conte
 	in, received := net.Pipe()
 	t := &h2Tunnel{conn: conn, in: in, out: u.out, cancel: cancel}
 	t.wg.Go(func() {
-		_, t.ended = io.Copy(onlyWriter{received}, download)
+		if _, err := io.Copy(onlyWriter{received}, download); err != nil {
+			t.ended = h2Failure(err)
+		}
 		received.Close()
 		download.Close()
 	})

@@ -50,9 +50,11 @@ const (
 	maxChallenges = 32
 	maxParams     = 32
 
-	// refusedFor is how long refused credentials are not sent again: at most one try a minute is below what locks
-	// accounts under common policies.
-	refusedFor = time.Minute
+	// refusedFor is how long credentials are not sent again that were refused once, and longestRefusal how long at most
+	// after several times: four tries in half an hour are below what locks accounts under common policies, and a try a
+	// minute is not.
+	refusedFor     = time.Minute
+	longestRefusal = time.Hour
 
 	// maxHops bounds the proxies in a row.
 	maxHops = 8

@@ -12,6 +12,7 @@ import (
 type account struct {
 	mu           sync.Mutex
 	refusedUntil time.Time
+	refusals     int // in a row
 }
 
 // memory is what one proxy is known to think of one set of credentials.
@@ -44,7 +45,7 @@ func (m *memory) refused() error {
 	defer m.account.mu.Unlock()
 	if left := time.Until(m.account.refusedUntil); left > 0 {
 		return reason(ErrCredentialsRefused,
-			"the proxy refused the credentials less than a minute ago; they are not sent again for %v, so that no account gets locked",
+			"the proxy has just refused the credentials; they are not sent again for %v, so that no account gets locked",
 			max(left.Round(time.Second), time.Second))
 	}
 	return nil
@@ -89,15 +90,21 @@ func (m *memory) proven() bool {
 
 // accept records that the proxy took the credentials by this scheme.
 func (m *memory) accept(s scheme) {
+	m.account.mu.Lock()
+	m.account.refusals = 0
+	m.account.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.scheme, m.provenUntil = s, time.Now().Add(provenFor)
 }
 
-// refuse records that the proxy did not.
+// refuse records that the proxy did not. Each refusal in a row counts for four times as long as the one before.
 func (m *memory) refuse() {
 	m.account.mu.Lock()
-	m.account.refusedUntil = time.Now().Add(refusedFor)
+	if now := time.Now(); !now.Before(m.account.refusedUntil) { // several connections may find out at once
+		m.account.refusedUntil = now.Add(min(refusedFor<<min(2*m.account.refusals, 16), longestRefusal))
+		m.account.refusals++
+	}
 	m.account.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,37 @@ func TestRefusalIsRememberedForAMinute(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		if err := m.refused(); err != nil {
 			t.Errorf("after a minute: %v", err)
+		}
+	})
+}
+
+// An agent that runs on with a password that has expired stays below what locks accounts: five within half an hour, say.
+func TestRefusalsInARowGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		begin, tries := time.Now(), []time.Duration{}
+		for time.Since(begin) < 6*time.Hour {
+			if m.refused() == nil {
+				tries = append(tries, time.Since(begin))
+				m.refuse()
+			}
+			time.Sleep(time.Second)
+		}
+		want := []time.Duration{0, 1, 5, 21, 81, 141, 201, 261, 321}
+		for i := range want {
+			want[i] *= time.Minute
+		}
+		if !slices.Equal(tries, want) {
+			t.Errorf("%v", tries)
+		}
+		time.Sleep(longestRefusal)
+		m.accept(basic{})
+		for range 3 { // of several connections at once
+			m.refuse()
+		}
+		time.Sleep(refusedFor)
+		if err := m.refused(); err != nil {
+			t.Errorf("an acceptance does not begin anew: %v", err)
 		}
 	})
 }

@@ -38,8 +38,8 @@ func TestPACFailOver(t *testing.T) {
 	path := writePAC(t, fmt.Sprintf(`if (url != "https://tunnel.example.com/" || host != "tunnel.example.com") return "DIRECT";
 		return "SOCKS4 127.0.0.1:1; PROXY 127.0.0.1:1; PROXY %s; HTTP %s; DIRECT";`, first.Addr(), second.Addr()))
 	d := mustNew(t, pacOptions(path))
-	for range 3 {
-		conn, e := dial(t, d, testTarget)
+	for _, target := range []string{testTarget, strings.ToUpper(testTarget), testTarget} {
+		conn, e := dial(t, d, target)
 		if e != nil {
 			t.Fatal(e)
 		}

@@ -103,13 +103,13 @@ func (f *pacFinder) ask(ctx context.Context, d *Dialer, target string) (string, 
 	if ok && known.script == sum && time.Now().Before(known.until) {
 		return known.text, nil
 	}
-	host, port, err := net.SplitHostPort(target)
+	host, port, err := net.SplitHostPort(strings.ToLower(target)) // as browsers have it: scripts compare texts
 	if err != nil {
 		return "", err
 	}
-	u := url.URL{Scheme: f.scheme, Host: target, Path: "/"}
+	u := url.URL{Scheme: f.scheme, Host: net.JoinHostPort(host, port), Path: "/"}
 	if port == map[string]string{"https": "443", "http": "80"}[f.scheme] {
-		u.Host = strings.TrimSuffix(target, ":"+port)
+		u.Host = strings.TrimSuffix(u.Host, ":"+port)
 	}
 	text, err := f.eval.Find(ctx, script, u.String(), host)
 	if err != nil {

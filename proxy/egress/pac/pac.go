@@ -28,6 +28,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // Why a script gave no answer, for errors.Is.
@@ -209,8 +210,11 @@ func watch(done <-chan struct{}, memory uint64, life time.Duration) {
 // plain makes a script's words fit for one line.
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		switch {
+		case unicode.IsSpace(r), unicode.IsControl(r):
 			return ' '
+		case !unicode.IsGraphic(r): // such as what reorders text
+			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, ""))
