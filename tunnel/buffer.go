@@ -68,7 +68,18 @@ type segment struct {
 	off  uint64
 	data []byte
 	buf  *buffer
+	room bool // the headroom before data is there and unused
 }
+
+// headroom is what a buffer for outgoing bytes leaves free before them, so that
+// the message that carries them first can be made around them without a copy:
+// room for a STREAM frame's header, an ack and some credit.
+const headroom = 128
+
+// readSize is how many bytes are taken from a writer at a time: what fits into
+// one message. What is left over would cost a frame of its own, and its
+// receiver a write.
+const readSize = MaxMessage - headroom
 
 func (g *segment) end() uint64 { return g.off + uint64(len(g.data)) }
 

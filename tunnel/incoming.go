@@ -113,7 +113,7 @@ func worthKeeping(data []byte, message *buffer) bool { return 2*len(data) >= len
 // newSegment keeps data: in its message, or else in a buffer of at least room
 // bytes, which what follows may fill.
 func (in *incoming) newSegment(off uint64, data []byte, message *buffer, room int) segment {
-	g := segment{off, data[:len(data):len(data)], message}
+	g := segment{off: off, data: data[:len(data):len(data)], buf: message}
 	if worthKeeping(data, message) {
 		message.retain()
 	} else {
@@ -160,7 +160,7 @@ func (in *incoming) compact() error {
 			in.held += len(buf.b)
 			data := buf.b[:copy(buf.b, kept[last].data)]
 			in.release(kept[last])
-			kept[last] = segment{kept[last].off, data, buf}
+			kept[last] = segment{off: kept[last].off, data: data, buf: buf}
 		}
 		kept[last].fill(g.data)
 		in.release(g)

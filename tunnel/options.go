@@ -90,9 +90,12 @@ const (
 	bulkShare = 8
 
 	// ackBytes and ackInterval: an ACK goes out once that much came in and
-	// that long has passed since the last one; ackDelay: less waits that long
-	// for data to ride on.
+	// that long has passed since the last one, or at once when ackAtOnce came:
+	// on a fast path the sender's buffers are then still in its processor's
+	// cache when it may use them again. ackDelay: less waits that long for data
+	// to ride on.
 	ackBytes    = 16 << 10
+	ackAtOnce   = 256 << 10
 	ackInterval = time.Millisecond
 	ackDelay    = 25 * time.Millisecond
 

@@ -30,6 +30,7 @@ type outFrame struct {
 	off    uint64
 	data   []byte
 	buf    *buffer // nil if data is empty
+	room   bool    // the headroom before data is this frame's to use
 	fin    bool
 }
 
@@ -43,9 +44,10 @@ func (o *outgoing) fill(p []byte) int {
 	return n
 }
 
-// push appends a segment, whose reference to buf it takes over.
-func (o *outgoing) push(buf *buffer, data []byte) {
-	o.segs.push(segment{o.written, data, buf})
+// push appends a segment, whose reference to buf it takes over. room says that
+// data lies behind the buffer's headroom.
+func (o *outgoing) push(buf *buffer, data []byte, room bool) {
+	o.segs.push(segment{o.written, data, buf, room})
 	o.written += uint64(len(data))
 	o.held += len(buf.b)
 }
@@ -69,8 +71,10 @@ func (o *outgoing) pending() uint64 {
 }
 
 // next takes the next frame of at most room bytes of payload: what was lost,
-// lowest offset first, then what was never sent.
-func (o *outgoing) next(s *Stream, room int) (f outFrame, ok bool) {
+// lowest offset first, then what was never sent. It takes none if that would
+// cut what there is to less than least: whatever is cut costs the peer another
+// frame, and a write to its target.
+func (o *outgoing) next(s *Stream, room, least int) (f outFrame, ok bool) {
 	if !o.sendable() {
 		return f, false
 	}
@@ -80,14 +84,20 @@ func (o *outgoing) next(s *Stream, room int) (f outFrame, ok bool) {
 		f.off, end = o.lost[0].from, o.lost[0].to
 	}
 	if f.off < end {
-		if room <= 0 {
-			return f, false
-		}
 		g := o.segment(f.off)
 		f.data = g.data[f.off-g.off:]
-		f.data = f.data[:min(uint64(len(f.data)), end-f.off, uint64(room))]
+		f.data = f.data[:min(uint64(len(f.data)), end-f.off)]
+		if len(f.data) > room {
+			if room < max(least, 1) {
+				return f, false
+			}
+			f.data = f.data[:room]
+		}
 		f.buf = g.buf
 		f.buf.retain()
+		if f.off == g.off {
+			f.room, g.room = g.room, false
+		}
 		end = f.off + uint64(len(f.data))
 		o.lost.remove(f.off, end)
 		o.sent = max(o.sent, end)

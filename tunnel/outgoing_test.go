@@ -30,14 +30,14 @@ func (m *outgoingModel) write(data []byte) {
 	data = data[m.out.fill(data):]
 	if len(data) > 0 {
 		buf := m.mem.get(len(data))
-		m.out.push(buf, append(buf.b[:0], data...))
+		m.out.push(buf, append(buf.b[:0], data...), false)
 	}
 }
 
 // send takes one frame and checks it.
 func (m *outgoingModel) send(t *rapid.T, room int) bool {
 	sendable, pending := m.out.sendable(), m.out.pending()
-	f, ok := m.out.next(nil, room)
+	f, ok := m.out.next(nil, room, 1)
 	if ok && !sendable || !ok && sendable && room > 0 {
 		t.Fatalf("sendable %v, next %v (%d pending)", sendable, ok, pending)
 	}
@@ -168,7 +168,7 @@ func TestOutgoingAbort(t *testing.T) {
 	m := &outgoingModel{mem: NewMemory(0)}
 	m.write(bytes.Repeat([]byte("x"), 5000))
 	m.out.limit = 4000
-	f, _ := m.out.next(nil, 3000)
+	f, _ := m.out.next(nil, 3000, 1)
 	f.buf.release()
 	why := &StreamError{Code: 7}
 	m.out.abort(why)

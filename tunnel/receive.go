@@ -123,7 +123,7 @@ func (a *attachment) ackLater(now time.Time, n int) {
 	a.ackBytes += n
 	if a.ackBytes >= ackBytes {
 		a.ackAt = a.lastAck.Add(ackInterval)
-		a.ackDue = !now.Before(a.ackAt)
+		a.ackDue = a.ackBytes >= ackAtOnce || !now.Before(a.ackAt)
 	}
 	if !a.ackDue {
 		a.s.schedule(a.ackAt)

@@ -146,26 +146,32 @@ func (a *attachment) nextBulk(size, room int) int {
 			st.turn += room
 		}
 		before := size
-		size = a.take(st, size, min(room, size+st.turn+minRoom))
+		size = a.take(st, size, room) // a turn may be overdrawn: the next is shorter by that
 		st.turn -= size - before
 		switch {
 		case !st.out.sendable():
 			a.bulk.pop()
 			st.queued, st.turn = false, 0
-		case st.turn <= 0 || size == before:
+		case size == before:
+			return size // the rest of the message is too small for what comes next
+		case st.turn <= 0:
 			a.bulk.push(a.bulk.pop())
 		}
 	}
 	return size
 }
 
-// minRoom is the least room in a message for which a STREAM frame is begun.
-const minRoom = 64
+// minRoom is the least room in a message for which a STREAM frame is begun, and
+// minCut the least that one is cut to because it does not fit.
+const (
+	minRoom = 64
+	minCut  = minBulk / 2
+)
 
 // take moves frames of one stream into the message under construction.
 func (a *attachment) take(st *Stream, size, room int) int {
 	for size+minRoom < room {
-		f, ok := st.out.next(st, room-size-streamOverhead)
+		f, ok := st.out.next(st, room-size-streamOverhead, minCut)
 		if !ok {
 			break
 		}

@@ -67,20 +67,34 @@ func (a *attachment) flush(inline bool) {
 // encodeAndWrite appends the payload that build picked to its message and
 // writes it. It runs without the lock: the frames own what they point to.
 func (a *attachment) encodeAndWrite(buf *buffer, msg []byte) error {
-	for i := range a.frames {
-		f := &a.frames[i]
-		msg = frame.AppendStream(msg, f.stream.id, f.off, f.data, f.fin, i == len(a.frames)-1)
-		if f.buf != nil {
-			f.buf.release()
+	if len(a.frames) == 1 && a.frames[0].room && len(msg)+streamOverhead <= headroom {
+		msg = a.frames[0].around(msg)
+	} else {
+		for i, f := range a.frames {
+			msg = frame.AppendStream(msg, f.stream.id, f.off, f.data, f.fin, i == len(a.frames)-1)
 		}
-		*f = outFrame{}
 	}
-	a.frames = a.frames[:0]
 	a.out[0] = msg
 	err := a.c.WriteMessages(a.out[:])
 	a.out[0] = nil
+	for _, f := range a.frames {
+		if f.buf != nil {
+			f.buf.release()
+		}
+	}
+	clear(a.frames)
+	a.frames = a.frames[:0]
 	buf.release()
 	return err
+}
+
+// around makes the message with what stands before the frame's bytes in their
+// headroom, and returns it.
+func (f *outFrame) around(before []byte) []byte {
+	before = frame.AppendStream(before, f.stream.id, f.off, nil, f.fin, true)
+	start := headroom - len(before)
+	copy(f.buf.b[start:], before)
+	return f.buf.b[start : headroom+len(f.data)]
 }
 
 // hasWork reports whether build would make a message.

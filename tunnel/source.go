@@ -24,23 +24,24 @@ func newSource(r io.Reader, mem *Memory) *source {
 	return s
 }
 
-// read returns a buffer and how many bytes of it were read. The caller
-// releases the buffer, which may be nil if there is nothing in it.
+// read returns a buffer and how many bytes were read, which begin after its
+// headroom. The caller releases the buffer, which may be nil if there is
+// nothing in it.
 func (s *source) read() (*buffer, int, error) {
 	if s.raw != nil {
 		return s.readRaw()
 	}
-	buf := s.mem.get(MaxMessage - streamOverhead)
-	n, err := s.r.Read(buf.b[:MaxMessage-streamOverhead])
+	buf := s.mem.get(MaxMessage)
+	n, err := s.r.Read(buf.b[headroom:])
 	return buf, n, err
 }
 
 // readRaw waits until the socket is readable before it takes a buffer.
 func (s *source) readRaw() (buf *buffer, n int, err error) {
 	werr := s.raw.Read(func(fd uintptr) bool {
-		buf = s.mem.get(MaxMessage - streamOverhead)
+		buf = s.mem.get(MaxMessage)
 		for {
-			n, err = readFD(fd, buf.b[:MaxMessage-streamOverhead])
+			n, err = readFD(fd, buf.b[headroom:])
 			if !errors.Is(err, syscall.EINTR) {
 				break
 			}

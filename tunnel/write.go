@@ -25,16 +25,20 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		if k := st.out.fill(p[n:]); k > 0 {
 			n += k
 		} else {
-			k = min(len(p)-n, MaxMessage)
-			buf := s.opt.Memory.get(max(k, min(st.out.held/2, MaxMessage/4)))
+			k = min(len(p)-n, readSize)
+			start := 0
+			if k >= minBulk {
+				start = headroom
+			}
+			buf := s.opt.Memory.get(max(start+k, min(st.out.held/2, MaxMessage/4)))
 			s.mu.Unlock() // the copy may be long
-			data := buf.b[:copy(buf.b, p[n:n+k])]
+			data := buf.b[start : start+copy(buf.b[start:], p[n:n+k])]
 			s.mu.Lock()
 			if err := st.writeError(); err != nil {
 				buf.release()
 				return n, err
 			}
-			st.out.push(buf, data)
+			st.out.push(buf, data, start > 0)
 			n += k
 		}
 		st.charge()
@@ -78,7 +82,7 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 	}
 }
 
-// give appends the first n bytes of buf, whose reference it takes over. It
+// give appends n bytes behind buf's headroom and takes over its reference. It
 // takes the lock itself.
 func (st *Stream) give(buf *buffer, n int) error {
 	s := st.session
@@ -88,16 +92,16 @@ func (st *Stream) give(buf *buffer, n int) error {
 		buf.release()
 		return err
 	}
-	data := buf.b[:n]
+	data := buf.b[headroom : headroom+n]
 	if !worthKeeping(data, buf) {
 		data = data[st.out.fill(data):]
 		if len(data) > 0 {
 			small := s.opt.Memory.get(max(len(data), min(st.out.held/2, MaxMessage/4)))
-			st.out.push(small, append(small.b[:0], data...))
+			st.out.push(small, append(small.b[:0], data...), false)
 		}
 		buf.release()
 	} else {
-		st.out.push(buf, data)
+		st.out.push(buf, data, true)
 	}
 	st.charge()
 	st.send()
