@@ -72,7 +72,7 @@ func (c *h2Client) ask(ctx context.Context, timeout time.Duration, target string
 // h2Failure says why there is no reply, or no more of the tunnel. CONNECT_ERROR is how a proxy says that the target was not reached (RFC 9113 §8.5).
 func h2Failure(err error) error {
 	reset, ok := errors.AsType[http2.StreamError](err)
-	goAway, goes := errors.AsType[http2.GoAwayError](err)
+	goAway, goes := errors.AsType[http2.GoAwayError](err) //nolint:staticcheck // see h2Client
 	switch {
 	case goes: // its text has the proxy's, whatever that is
 		return &textError{"the proxy ended the HTTP/2 connection (" + goAway.ErrCode.String() + ")", errSilent}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -147,6 +148,35 @@ func TestRefusalHoldsForAChain(t *testing.T) {
 	}
 	if n := refusing.proofs() + near.proofs(); n != 2 { // one that was accepted, one that was not
 		t.Errorf("the password was shown %d times", n)
+	}
+}
+
+// However many carriers are dialled at once: the first finds out what the password is worth, the others wait for that.
+func TestManyAtOnce(t *testing.T) {
+	ask := status(407, "Proxy-Authenticate: NTLM\r\nProxy-Authenticate: Basic realm=x\r\n", "")
+	for _, good := range []bool{true, false} {
+		password := testPassword
+		if !good {
+			password = "another"
+		}
+		f := newFaultyProxy(t, ntlmProxy(t, "NTLM", password, false, ask))
+		d := mustNew(t, withCredentials(testOptions(f.url())))
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				conn, err := d.DialContext(t.Context(), "tcp", testTarget)
+				if err == nil {
+					conn.Close()
+				}
+				if good != (err == nil) || !good && !errors.Is(err, ErrCredentialsRefused) {
+					t.Errorf("good %v: %v", good, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := f.proofs(); good && n != 20 || !good && n != 1 {
+			t.Errorf("good %v: the password was shown %d times", good, n)
+		}
 	}
 }
 

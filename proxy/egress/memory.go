@@ -45,7 +45,7 @@ func (m *memory) refused() error {
 	defer m.account.mu.Unlock()
 	if left := time.Until(m.account.refusedUntil); left > 0 {
 		return reason(ErrCredentialsRefused,
-			"the proxy has just refused the credentials; they are not sent again for %v, so that no account gets locked",
+			"the proxy has just refused the credentials; they are not sent again for %v, so that no account gets locked (a reload or a restart forgets that)",
 			max(left.Round(time.Second), time.Second))
 	}
 	return nil

@@ -93,6 +93,11 @@ func TestPACTrust(t *testing.T) {
 			t.Errorf("%v: %v, sent %q", c.trust, e, sent)
 		}
 	}
+	asking := newFaultyProxy(t, (&socksProxy{user: testUser, password: testPassword}).conversation)
+	d := mustNew(t, withCredentials(pacOptions(writePAC(t, fmt.Sprintf(`return "SOCKS5 %s";`, asking.Addr())))))
+	if _, e := dial(t, d, testTarget); e == nil || !errors.Is(e, ErrNotTrusted) || e.Leg != LegProxyAuth {
+		t.Errorf("SOCKS5: %v", e)
+	}
 	for _, bad := range []string{"*x.example", "a b", "", "*.", "host:99999", "http://host"} {
 		o := testOptions("")
 		o.Trust = []string{bad}

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -56,6 +57,8 @@ func (d *Dialer) throughSOCKS(ctx context.Context, hops []*proxy, target string)
 	switch {
 	case s.refused:
 		p.mem.refuse()
+	case errors.Is(err, ErrCredentialsMissing) && !p.trusted:
+		err = ErrNotTrusted
 	case leg == LegProxyAuth && !s.answered: // it failed before anybody was asked who he is
 		leg = LegCONNECT
 	}
