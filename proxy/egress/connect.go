@@ -274,7 +274,7 @@ func (a *attempt) proceed(ctx context.Context, r *reply, offered []challenge) (g
 	if errors.Is(err, errNotOffered) {
 		err = errors.New("the proxy no longer offers it")
 	}
-	a.renew = a.scheme.bound()
+	a.renew = a.scheme.bound() || ch.token68 != "" // the proxy is in the middle of something
 	return false, a.giveUp(ctx, r, err)
 }
 

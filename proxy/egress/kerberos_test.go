@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,28 @@ func TestNegotiateWithTicket(t *testing.T) {
 	}
 	if got := f.authorizations(); len(got) != 2+1 {
 		t.Errorf("%d requests", len(got))
+	}
+}
+
+// A proxy that goes on asking after the ticket wants a mechanism that the ticket is not for, and keeps the half of a
+// handshake on that connection: another scheme starts on a new one.
+func TestTicketIsNotEnough(t *testing.T) {
+	keys := serviceKeys(t)
+	basicToo := "Proxy-Authenticate: Basic realm=x\r\n"
+	f := newFaultyProxy(t, replies(status(407, "Proxy-Authenticate: Negotiate\r\n"+basicToo, ""), status(407, "Proxy-Authenticate: Negotiate oQcwBaADCgEB\r\n"+basicToo, ""), ok200),
+		replies(ok200))
+	o := testOptions(f.url())
+	o.Username, o.Password, o.Schemes = "jane", testPassword, []string{"negotiate", "basic"}
+	o.Kerberos.Cache = writeCache(t, "HTTP/127.0.0.1", keys, time.Now().Add(time.Hour))
+	d := mustNew(t, o)
+	d.schemes = slices.DeleteFunc(d.schemes, func(s scheme) bool { return s.bound() })
+	conn, e := dial(t, d, testTarget)
+	if e != nil {
+		t.Fatal(e)
+	}
+	checkEcho(t, conn)
+	if got := f.authorizations(); len(got) != 3 || f.connections() != 2 || !strings.HasPrefix(got[2], "Basic ") {
+		t.Errorf("%q on %d connections", got, f.connections())
 	}
 }
 

@@ -60,7 +60,7 @@ type Options struct {
 	// KeepAlive is the TCP keep-alive's idle time and interval. 0 means 15 s, negative means off.
 	KeepAlive time.Duration
 
-	// Getenv reads the environment; New calls it and nobody later. Nil means os.Getenv.
+	// Getenv reads the environment: New does, and for Kerberos whoever dials. Nil means os.Getenv.
 	Getenv func(string) string
 
 	// Logger gets a debug line a leg. Nil means none.

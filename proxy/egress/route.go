@@ -80,6 +80,9 @@ func newFinder(o Options) (finder, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s := o.Kerberos.Service; s != "" && (!strings.Contains(s, "/") || strings.Contains(s, "@")) {
+		return nil, settingError("--proxy-service is no service of a host", "write HTTP/proxy.example.com, with no realm")
+	}
 	switch {
 	case o.PAC != "" && len(o.Proxy) > 0:
 		return nil, settingError("--proxy and --pac exclude each other", "remove one of them")

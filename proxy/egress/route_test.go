@@ -104,6 +104,8 @@ func TestNewErrors(t *testing.T) {
 	}{
 		{"socks4", func(o *Options) { o.Proxy = []string{"socks4://proxy:1080"} }, `unsupported proxy scheme "socks4": supported are http, https, socks5 and socks5h`},
 		{"unknown scheme", func(o *Options) { o.Proxy = []string{"gopher://proxy:70"} }, "unknown proxy scheme"},
+		{"a service of a realm", func(o *Options) { o.Kerberos.Service = "HTTP/proxy@CORP.EXAMPLE" }, "--proxy-service"},
+		{"a service of no host", func(o *Options) { o.Kerberos.Service = "HTTP" }, "--proxy-service"},
 		{"no port", func(o *Options) { o.Proxy = []string{"proxy"} }, "no scheme and no port"},
 		{"no port behind a user", func(o *Options) { o.Proxy = []string{"jane:s3cr@proxy"} }, "no scheme and no port"},
 		{"no port behind an address", func(o *Options) { o.Proxy = []string{"[2001:db8::1]"} }, "no scheme and no port"},
