@@ -21,7 +21,11 @@ func evaluate(q question) answer {
 
 func evaluateWith(q question, f *functions) (a answer) {
 	defer func() {
-		if r := recover(); r != nil {
+		switch r := recover().(type) {
+		case nil:
+		case *goja.InterruptedError: // in what runs outside of a call, such as a getter
+			a = failed(r, q.Timeout)
+		default:
 			a = answer{Error: "the engine gave up on it"}
 		}
 	}()

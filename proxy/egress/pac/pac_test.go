@@ -143,6 +143,7 @@ func TestHostileScripts(t *testing.T) {
 		{"large script", strings.Repeat(" ", MaxScript+1), ErrScript},
 		{"loop", head + "for (;;) {} }", ErrLimit},
 		{"loop outside", "while (true);", ErrLimit},
+		{"loop in a getter", "Object.defineProperty(globalThis, 'FindProxyForURL', {get() { for (;;); }})", ErrLimit},
 		{"recursion", head + "return FindProxyForURL(url, host) }", ErrLimit},
 		{"native recursion", head + "var a = []; for (var i = 0; i < 1e6; i++) a = [a]; return JSON.stringify(a) }", ErrLimit},
 		{"many small", head + "var a = []; for (;;) a.push({x: [1, 2, 3]}) }", ErrLimit},
