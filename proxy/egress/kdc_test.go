@@ -192,27 +192,52 @@ func TestServiceIsAskedForAsAHost(t *testing.T) {
 	}
 }
 
+// hintsOf says how keys are made from passwords.
+func hintsOf(t testing.TB, iterations []byte) []byte {
+	t.Helper()
+	info, err := asn1.Marshal(types.ETypeInfo2{{EType: etypeID.AES256_CTS_HMAC_SHA1_96, Salt: "x", S2KParams: iterations}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := asn1.Marshal(types.PADataSequence{{PADataType: patype.PA_ETYPE_INFO2, PADataValue: info}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Whatever a Kerberos server hints at, no more work is done than a bound.
+func FuzzKeyHints(f *testing.F) {
+	f.Add(hintsOf(f, []byte{0, 0, 16, 0}))
+	f.Add(hintsOf(f, nil))
+	f.Add([]byte{0x30, 0x00})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		hints, err := func() (_ []types.ETypeInfo2Entry, err error) {
+			defer recovered(&err) // as callers do
+			var all types.PADataSequence
+			if err := all.Unmarshal(data); err != nil {
+				return nil, err
+			}
+			return keyHints(all)
+		}()
+		for _, h := range hints {
+			if n := h.S2KParams; err == nil && len(n) > 0 && (len(n) != 4 || n[0] != 0 || n[1] > 16) {
+				t.Fatalf("%x", n)
+			}
+		}
+	})
+}
+
 // What a Kerberos server may ask for is bounded, since anybody may have answered in its place.
 func TestKerberosServerAsksForTooMuch(t *testing.T) {
-	hints := func(iterations []byte) []byte {
-		info, err := asn1.Marshal(types.ETypeInfo2{{EType: etypeID.AES256_CTS_HMAC_SHA1_96, Salt: "x", S2KParams: iterations}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		all, err := asn1.Marshal(types.PADataSequence{{PADataType: patype.PA_ETYPE_INFO2, PADataValue: info}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return all
-	}
 	for _, c := range []struct {
 		data []byte
 		want string
 	}{
-		{hints([]byte{0xff, 0xff, 0xff, 0xff}), "more work"},
-		{hints([]byte{0, 0, 0, 0}), "more work"}, // means 2^32
-		{hints([]byte{1}), "more work"},
-		{hints([]byte{0, 0, 16, 0}), "KDC_ERR_PREAUTH_REQUIRED"}, // as it should be, so it was proven, and asked for again
+		{hintsOf(t, []byte{0xff, 0xff, 0xff, 0xff}), "more work"},
+		{hintsOf(t, []byte{0, 0, 0, 0}), "more work"}, // means 2^32
+		{hintsOf(t, []byte{1}), "more work"},
+		{hintsOf(t, []byte{0, 0, 16, 0}), "KDC_ERR_PREAUTH_REQUIRED"}, // as it should be, so it was proven, and asked for again
 		{[]byte{0x30}, "Kerberos for jane"},
 		{nil, "Kerberos for jane"},
 	} {
