@@ -153,6 +153,8 @@ stage_unit() {
 	local packages
 	mapfile -t packages < <(go list ./... | grep -v '/test/e2e$')
 	go test -race -timeout 10m "${packages[@]}"
+	# The race detector needs other system calls than the product makes: both are tested.
+	go test -timeout 5m ./tunnel/... ./proxy
 }
 
 # The tools live in a module of their own, so that the product's go.mod stays short.

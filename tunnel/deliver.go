@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"sallyport/tunnel/internal/sock"
 )
 
 // WriteTo writes everything up to the peer's FIN to w, straight from the
@@ -67,17 +69,25 @@ type sink struct {
 	raw  syscall.RawConn
 	busy bool  // somebody is writing to it
 	err  error // a write failed; WriteTo returns it
+
+	// Of the write under way; they are here so that it allocates nothing.
+	p       []byte
+	n       int
+	errno   error
+	attempt func(fd uintptr) (done bool)
 }
 
 // newSink returns nil if w cannot be written to without blocking. An *os.File
 // may have a descriptor that blocks, as stdout's often does: only sockets will do.
 func newSink(w io.Writer) *sink {
-	if _, ok := w.(net.Conn); !ok || !canPoll {
+	if _, ok := w.(net.Conn); !ok || !sock.CanPoll {
 		return nil
 	}
 	if c, ok := w.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
-			return &sink{raw: raw}
+			k := &sink{raw: raw}
+			k.attempt = k.try
+			return k
 		}
 	}
 	return nil
@@ -85,23 +95,24 @@ func newSink(w io.Writer) *sink {
 
 // write writes what the socket takes at once.
 func (k *sink) write(p []byte) (n int, err error) {
-	werr := k.raw.Write(func(fd uintptr) bool {
-		for {
-			n, err = writeFD(fd, p)
-			if !errors.Is(err, syscall.EINTR) {
-				return true
-			}
-		}
-	})
+	k.p, k.n, k.errno = p, 0, nil
+	err = k.raw.Write(k.attempt)
+	k.p = nil
 	switch {
-	case werr != nil:
-		return 0, werr
-	case errors.Is(err, syscall.EAGAIN):
-		return 0, nil
 	case err != nil:
-		return 0, &socketError{"write", err}
+		return 0, err
+	case errors.Is(k.errno, syscall.EAGAIN):
+		return 0, nil
+	case k.errno != nil:
+		return 0, &socketError{"write", k.errno}
 	}
-	return n, nil
+	return k.n, nil
+}
+
+// try does not wait: it is always done.
+func (k *sink) try(fd uintptr) bool {
+	k.n, k.errno = sock.Write(fd, k.p)
+	return true
 }
 
 // handOver is a stream whose bytes the reader hands over, and the sink that it

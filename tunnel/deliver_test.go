@@ -62,12 +62,14 @@ func writeTo(st *Stream, w io.Writer) (ended chan int64) {
 	return ended
 }
 
-func pipe(t *testing.T) (r, w *os.File) {
+// socketPair returns the two ends of a connection, as files.
+func socketPair(t *testing.T) (r, w *os.File) {
 	t.Helper()
-	r, w, err := os.Pipe()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r, w = os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far")
 	t.Cleanup(func() { r.Close(); w.Close() })
 	return r, w
 }
@@ -79,7 +81,7 @@ func TestHandOverOutlivesItsStream(t *testing.T) {
 	b.send(frame.AppendStream(nil, b.peerID(0), 0, []byte("a"), false, true))
 	b.send(frame.AppendStream(nil, b.peerID(1), 0, []byte("b"), false, true))
 	first, second := accepted(t, b), accepted(t, b)
-	_, w := pipe(t)
+	_, w := socketPair(t)
 	entered, goOn := make(chan bool), make(chan bool)
 	firstEnded := writeTo(first, &gateConn{fd: int(w.Fd()), hook: func() { entered <- true; <-goOn }})
 	secondEnded := writeTo(second, &gateConn{fd: int(w.Fd())})
@@ -104,7 +106,7 @@ func TestDeadlineWhileHandedOver(t *testing.T) {
 	b := newBed(t, true, Options{})
 	b.send(frame.AppendStream(nil, b.peerID(0), 0, []byte("a"), false, true))
 	st := accepted(t, b)
-	r, w := pipe(t)
+	r, w := socketPair(t)
 	entered, goOn := make(chan bool), make(chan bool)
 	ended := writeTo(st, &gateConn{fd: int(w.Fd()), hook: func() { entered <- true; <-goOn }})
 	b.send(frame.AppendStream(nil, b.peerID(0), 1, []byte("hello"), false, true))
@@ -129,7 +131,7 @@ func TestDeadlineWhileHandedOver(t *testing.T) {
 
 // TestOnlySocketsAreHandedOver: a file's descriptor may block the carrier's reader.
 func TestOnlySocketsAreHandedOver(t *testing.T) {
-	_, w := pipe(t)
+	_, w := socketPair(t)
 	if newSink(w) != nil {
 		t.Error("a pipe, which stdout may be, would be written to by the carrier's reader")
 	}

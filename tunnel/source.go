@@ -3,20 +3,33 @@ package tunnel
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
+
+	"sallyport/tunnel/internal/sock"
 )
 
-// source reads from a reader into pooled buffers, taking one only when there
-// is something to read, where the system can tell.
+// source reads from a reader into pooled buffers. From a socket it takes one
+// only when there is something to read.
 type source struct {
 	r   io.Reader
-	raw syscall.RawConn // nil if r is not a socket or pipe
+	raw syscall.RawConn // nil if r is not a socket
 	mem *Memory
+
+	// Of the read under way; they are here so that it allocates nothing.
+	buf     *buffer
+	n       int
+	errno   error
+	attempt func(fd uintptr) (done bool)
 }
 
 func newSource(r io.Reader, mem *Memory) *source {
 	s := &source{r: r, mem: mem}
-	if c, ok := r.(syscall.Conn); ok && canPoll {
+	s.attempt = s.try
+	if _, ok := r.(net.Conn); !ok || !sock.CanPoll {
+		return s // a file's descriptor may block
+	}
+	if c, ok := r.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.raw = raw
 		}
@@ -37,31 +50,32 @@ func (s *source) read() (*buffer, int, error) {
 }
 
 // readRaw waits until the socket is readable before it takes a buffer.
-func (s *source) readRaw() (buf *buffer, n int, err error) {
-	werr := s.raw.Read(func(fd uintptr) bool {
-		buf = s.mem.get(MaxMessage)
-		for {
-			n, err = readFD(fd, buf.b[headroom:])
-			if !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if errors.Is(err, syscall.EAGAIN) {
-			buf.release()
-			buf, n, err = nil, 0, nil
-			return false
-		}
-		return true
-	})
+func (s *source) readRaw() (*buffer, int, error) {
+	err := s.raw.Read(s.attempt)
+	buf := s.buf
+	s.buf = nil
 	switch {
-	case werr != nil:
-		return buf, 0, werr
 	case err != nil:
-		return buf, 0, &socketError{"read", err}
-	case n == 0:
+		return buf, 0, err
+	case s.errno != nil:
+		return buf, 0, &socketError{"read", s.errno}
+	case s.n == 0:
 		return buf, 0, io.EOF
 	}
-	return buf, n, nil
+	return buf, s.n, nil
+}
+
+// try is called when the socket may be readable. If it is not, the buffer goes
+// back.
+func (s *source) try(fd uintptr) bool {
+	s.buf = s.mem.get(MaxMessage)
+	s.n, s.errno = sock.Read(fd, s.buf.b[headroom:])
+	if errors.Is(s.errno, syscall.EAGAIN) {
+		s.buf.release()
+		s.buf = nil
+		return false
+	}
+	return true
 }
 
 // socketError is a failed read or write of a socket.

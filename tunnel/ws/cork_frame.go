@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sallyport/tunnel/internal/sock"
 )
 
 // frameBuffer holds the WebSocket frames of one flush.
@@ -48,11 +50,14 @@ type frameCork struct {
 	helpers sync.WaitGroup // flushControl
 }
 
-// newFrameCork makes a cork above conn.
+// newFrameCork makes a cork above conn, whose handshakes are over and which
+// nobody else uses.
 func newFrameCork(conn net.Conn, early []byte, client bool) *frameCork {
-	c := &frameCork{conn: conn, early: early, client: client}
+	c := &frameCork{conn: sock.Wrap(conn), early: early, client: client}
 	if t, ok := conn.(*tls.Conn); ok {
-		c.below, _ = t.NetConn().(*recordCork)
+		if c.below, _ = t.NetConn().(*recordCork); c.below != nil {
+			c.below.Conn = sock.Wrap(c.below.Conn)
+		}
 	}
 	return c
 }
