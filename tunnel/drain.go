@@ -64,6 +64,7 @@ func (s *Session) Drain(ctx context.Context) error {
 	s.GoAway(GoAway{Code: CloseShutdown, Reason: "the agent is stopping"})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.draining = true
 	err := s.wait(ctx, &s.changed, func() bool {
 		return len(s.streams) == 0 && (s.peerLeaving || len(s.attached) == 0)
 	})

@@ -63,6 +63,7 @@ type Session struct {
 	goAwaySent    bool
 	peerGoAway    GoAway
 	peerLeaving   bool
+	draining      bool // Drain waits for the last stream
 
 	dataAt     time.Time // client: when stream data last came, or was last asked for
 	flowing    bool      // it came in a steady flow
@@ -299,7 +300,9 @@ func (s *Session) forget(st *Stream) {
 	if !st.forgotten && st.in.done() && st.out.done() {
 		st.forgotten = true
 		delete(s.streams, st.id)
-		s.changed.Broadcast()
+		if s.draining && len(s.streams) == 0 {
+			s.changed.Broadcast()
+		}
 	}
 	st.refund()
 	if !st.forgotten || st.own || !st.released || st.slotBack {

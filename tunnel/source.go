@@ -21,6 +21,7 @@ type source struct {
 	n       int
 	errno   error
 	attempt func(fd uintptr) (done bool)
+	looked  bool // whether something was there before the first wait
 }
 
 func newSource(r io.Reader, mem *Memory) *source {
@@ -39,10 +40,14 @@ func newSource(r io.Reader, mem *Memory) *source {
 
 // read returns a buffer and how many bytes were read, which begin after its
 // headroom. The caller releases the buffer, which may be nil if there is
-// nothing in it.
-func (s *source) read() (*buffer, int, error) {
+// nothing in it. Before its first wait it calls wait.
+func (s *source) read(wait func()) (*buffer, int, error) {
 	if s.raw != nil {
-		return s.readRaw()
+		return s.readRaw(wait)
+	}
+	if !s.looked {
+		s.looked = true
+		wait()
 	}
 	buf := s.mem.get(MaxMessage)
 	n, err := s.r.Read(buf.b[headroom:])
@@ -50,8 +55,18 @@ func (s *source) read() (*buffer, int, error) {
 }
 
 // readRaw waits until the socket is readable before it takes a buffer.
-func (s *source) readRaw() (*buffer, int, error) {
-	err := s.raw.Read(s.attempt)
+func (s *source) readRaw(wait func()) (*buffer, int, error) {
+	var err error
+	if !s.looked {
+		s.looked = true
+		err = s.raw.Read(func(fd uintptr) bool { s.try(fd); return true })
+		if err == nil && errors.Is(s.errno, syscall.EAGAIN) {
+			wait()
+			err = s.raw.Read(s.attempt)
+		}
+	} else {
+		err = s.raw.Read(s.attempt)
+	}
 	buf := s.buf
 	s.buf = nil
 	switch {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -49,6 +50,7 @@ type Stream struct {
 	released       bool // the handler has ended
 	slotBack       bool
 	doneCh         chan struct{}
+	afterDone      []*func()
 	received, sent uint64 // for Stats
 }
 
@@ -239,18 +241,48 @@ func (st *Stream) Done() <-chan struct{} {
 	return st.doneCh
 }
 
-// checkDone closes Done's channel if its time has come.
+// AfterDone calls f in a goroutine of its own when Done is closed, as
+// context.AfterFunc does. stop prevents that, and reports whether it did: if
+// not, it is for the caller to wait for f.
+func (st *Stream) AfterDone(f func()) (stop func() bool) {
+	s := st.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &f
+	st.afterDone = append(st.afterDone, w)
+	st.checkDone()
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		i := slices.Index(st.afterDone, w)
+		if i < 0 {
+			return false
+		}
+		st.afterDone = slices.Delete(st.afterDone, i, i+1)
+		return true
+	}
+}
+
+// checkDone tells those who wait for Done if its time has come.
 func (st *Stream) checkDone() {
-	in := &st.in
-	complete := in.hasFinal && in.ready == in.final
-	over := st.abandoned || in.reset != nil && (st.stopped != nil || st.out.finAcked) || complete && st.stopped != nil
-	if st.doneCh == nil || !over {
+	if st.doneCh == nil && len(st.afterDone) == 0 {
 		return
 	}
+	in := &st.in
+	complete := in.hasFinal && in.ready == in.final
+	if !(st.abandoned || in.reset != nil && (st.stopped != nil || st.out.finAcked) || complete && st.stopped != nil) {
+		return
+	}
+	for _, f := range st.afterDone {
+		go (*f)()
+	}
+	st.afterDone = nil
 	select {
 	case <-st.doneCh:
 	default:
-		close(st.doneCh)
+		if st.doneCh != nil {
+			close(st.doneCh)
+		}
 	}
 }
 

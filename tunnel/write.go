@@ -12,6 +12,19 @@ import (
 func (st *Stream) Write(p []byte) (n int, err error) {
 	st.writing.Lock()
 	defer st.writing.Unlock()
+	return st.write(p, true)
+}
+
+// WriteLater is Write for something short that a ReadFrom follows: it goes out
+// together with what that finds to read at once.
+func (st *Stream) WriteLater(p []byte) (n int, err error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	return st.write(p, false)
+}
+
+// write sends what it has queued, if now or when it must wait for room.
+func (st *Stream) write(p []byte, now bool) (n int, err error) {
 	s := st.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,7 +55,9 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 			n += k
 		}
 		st.charge()
-		st.send()
+		if now || n < len(p) {
+			st.send()
+		}
 		if n == len(p) {
 			return n, nil
 		}
@@ -64,7 +79,7 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 		if err != nil {
 			return n, err
 		}
-		buf, k, err := src.read()
+		buf, k, err := src.read(st.flushLater)
 		n += int64(k)
 		if k > 0 {
 			if werr := st.give(buf, k); werr != nil {
@@ -80,6 +95,13 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, err
 		}
 	}
+}
+
+// flushLater sends what WriteLater has left. It takes the lock itself.
+func (st *Stream) flushLater() {
+	st.session.mu.Lock()
+	defer st.session.mu.Unlock()
+	st.send()
 }
 
 // give appends n bytes behind buf's headroom and takes over its reference. It

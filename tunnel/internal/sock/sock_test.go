@@ -116,7 +116,7 @@ func TestErrors(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("%v, want %v", err, tt.want)
 			}
-			if err == io.EOF { //nolint:errorlint // it must be the bare one
+			if err == io.EOF { // the bare one
 				return
 			}
 			plain, far := pair(t)
