@@ -229,7 +229,7 @@ func (a *agent) openAndRelay(live *liveStream, req *request, sock socket) error 
 		return err
 	}
 	live.begin(r)
-	_, _ = st.Write(req.append(nil)) // its failure shows in what the relay does next
+	_, _ = st.WriteLater(req.append(nil)) // its failure shows in what the relay does next
 	err := r.run()
 	a.ended(live, r.toStream, r.toSocket, err)
 	return err
@@ -291,17 +291,16 @@ func (a *agent) answer(ctx context.Context, live *liveStream, dial func(context.
 // dialWhile dials for as long as the stream lives: nobody waits for the connection of a stream that was reset.
 func (a *agent) dialWhile(ctx context.Context, st *tunnel.Stream, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() {
-		select {
-		case <-st.Done():
-			cancel(errStreamGone)
-		case <-ctx.Done():
-		}
+	cancelled := make(chan struct{})
+	stop := st.AfterDone(func() {
+		cancel(errStreamGone)
+		close(cancelled)
 	})
 	conn, err := dial(ctx)
+	if !stop() {
+		<-cancelled
+	}
 	if errors.Is(context.Cause(ctx), errStreamGone) {
 		if conn != nil {
 			abortConn(conn)

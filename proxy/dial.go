@@ -16,6 +16,10 @@ const nextAddress = 250 * time.Millisecond
 // dialTCP dials the addresses in their order, the next when one has failed or takes long, and returns the first
 // connection. The error is that of the address that said most.
 func dialTCP(ctx context.Context, addrs []netip.AddrPort) (net.Conn, netip.AddrPort, error) {
+	if len(addrs) == 1 {
+		conn, err := (&net.Dialer{}).DialContext(ctx, networkTCP, addrs[0].String())
+		return conn, addrs[0], err
+	}
 	type result struct {
 		conn net.Conn
 		addr netip.AddrPort

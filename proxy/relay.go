@@ -100,15 +100,22 @@ func (r *relay) copyToStream() {
 // byte for it. A reset of the stream is waited for too, in case the other direction is stuck in a write; the session's
 // end is not, for what has arrived can still be passed on.
 func (r *relay) watchSocket() {
-	r.watchers.Go(func() {
+	r.watchers.Add(1)
+	stop := r.stream.AfterDone(func() {
+		defer r.watchers.Done()
 		select {
-		case <-r.stream.Done():
+		case <-r.fromStream:
+		default:
 			if r.stream.Session().Err() == nil {
 				r.fail(r.streamError())
 			}
-		case <-r.fromStream:
 		}
 	})
+	defer func() {
+		if stop() {
+			r.watchers.Done()
+		}
+	}()
 	if err := r.socket.watch(); err != nil {
 		r.fail(fmt.Errorf("read: %w", err))
 	}
