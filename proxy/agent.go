@@ -25,7 +25,8 @@ type agent struct {
 
 	mu      sync.Mutex
 	live    map[*liveStream]struct{}
-	stopped error // set when the agent stops at once
+	idle    chan struct{} // closed, and made anew, when the last of live has ended
+	stopped error         // set when the agent stops at once
 }
 
 // liveStream is one stream that is being opened or relayed.
@@ -106,6 +107,7 @@ func (a *agent) init(log *slog.Logger) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.live = make(map[*liveStream]struct{})
+	a.idle = make(chan struct{})
 }
 
 func (a *agent) start() {
@@ -138,6 +140,38 @@ func (a *agent) untrack(s *liveStream) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.live, s)
+	if len(a.live) == 0 {
+		close(a.idle)
+		a.idle = make(chan struct{})
+	}
+}
+
+// awaitIdle waits until no stream is left, or ctx ends: then it returns ctx's error.
+func (a *agent) awaitIdle(ctx context.Context) error {
+	for {
+		a.mu.Lock()
+		left, idle := len(a.live), a.idle
+		a.mu.Unlock()
+		switch {
+		case left == 0:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// finishStreams lets the streams of the sessions finish until ctx ends, closes the sessions, and waits until what has
+// arrived was passed on: a reader may take the last bytes of a stream long after the session is done with it.
+func (a *agent) finishStreams(ctx context.Context, sessions []*tunnel.Session) error {
+	if err := drainAll(ctx, sessions); err != nil {
+		return err
+	}
+	return a.awaitIdle(ctx)
 }
 
 // streams returns the live streams, oldest first.

@@ -121,6 +121,9 @@ func (c *Client) Run(ctx context.Context) error {
 		c.stop(errStopped)
 	})
 	err := c.connect(ctx)
+	if err == nil { // a drain has ended the sessions, but what has arrived is still passed on
+		_ = c.awaitIdle(ctx)
+	}
 	cancel()
 	wg.Wait()
 	c.forwards.wait()
@@ -135,12 +138,16 @@ func (c *Client) SetForwards(forwards, reverse []Forward) error {
 }
 
 // Drain closes the listeners, lets the streams finish until ctx ends, and ends Run. It returns nil when all streams
-// have finished, else ctx's error; those left are aborted.
+// have finished and what they carried was passed on, else ctx's error; those left are aborted.
 func (c *Client) Drain(ctx context.Context) error {
 	c.log.Info("draining", "streams", len(c.streams()))
 	c.beginDrain()
 	c.forwards.close()
-	return drainAll(ctx, c.sessions.all())
+	err := c.finishStreams(ctx, c.sessions.all())
+	if err != nil {
+		c.stop(errStopped)
+	}
+	return err
 }
 
 // readyTimeout bounds how long Ready waits for an answer; a carrier that takes longer is suspect.

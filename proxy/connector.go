@@ -101,8 +101,8 @@ func (l *link) epilogue(err error, wanted bool) error {
 		return fatal
 	}
 	switch ce, _ := errors.AsType[*tunnel.CloseError](err); {
-	case !established || !wanted, err == nil && lost == 0:
-	case ce != nil && (ce.Code == tunnel.CloseDone || ce.Code == tunnel.CloseShutdown) && lost == 0:
+	case !established || !wanted, err == nil: // relays that are left pass on what has arrived
+	case ce != nil && ce.Code == tunnel.CloseShutdown && lost == 0:
 		l.client.log.Info("session ended", "cause", ce.Code.String())
 	case ce != nil && ce.Code == tunnel.CloseUnknownSession:
 		l.client.counters.sessionsLost.Add(1)

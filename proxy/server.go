@@ -215,8 +215,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Drain stops taking new sessions and reverse connections, lets streams finish until ctx ends, and closes the sessions;
-// meanwhile carriers that resume one are still welcome. It returns nil when all streams have finished, else ctx's
-// error. Run goes on; end its context next.
+// meanwhile carriers that resume one are still welcome. It returns nil when all streams have finished and what they
+// carried was passed on, else ctx's error. Run goes on; end its context next, which aborts what is left.
 func (s *Server) Drain(ctx context.Context) error {
 	s.draining.Store(true)
 	s.log.Info("draining", "streams", len(s.streams()), "sessions", len(s.host.Sessions()))
@@ -226,7 +226,7 @@ func (s *Server) Drain(ctx context.Context) error {
 			live.end(&OpenError{Code: CodeShuttingDown, Target: live.target, Reason: "server agent is draining"})
 		}
 	}
-	return drainAll(ctx, s.host.Sessions())
+	return s.finishStreams(ctx, s.host.Sessions())
 }
 
 // Reload checks all sessions and streams against what Access says now: sessions of removed identities are closed, and

@@ -141,6 +141,64 @@ func TestDrainAcrossCut(t *testing.T) {
 	}
 }
 
+// A drain also waits for who takes the last bytes slowly: they have long arrived, and the stream is over for the session.
+func TestDrainSlowReader(t *testing.T) {
+	for _, side := range []string{"server", "client"} {
+		t.Run(side, func(t *testing.T) {
+			const size, seed = 8 << 20, 3 // more than the kernel takes for the two sockets
+			a := newAgents(t, sallyport(t))
+			s := a.server()
+			target, accept := startAccepts(t)
+			c := a.client(s.url(), forwardTo(target)...)
+			near := dial(t, c.forward(target))
+			far := accept()
+			agent, from, to := s.process, near, far
+			if side == "client" {
+				agent, from, to = c.process, far, near
+			}
+			to.SetReadBuffer(128 << 10)
+			to.CloseWrite()
+			var sending sync.WaitGroup
+			defer sending.Wait()
+			sending.Go(func() {
+				if err := send(from, seed, size); err != nil {
+					t.Error(err)
+				}
+			})
+			check := payload.NewChecker(seed, size)
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				if i == 8 {
+					agent.signal(syscall.SIGTERM)
+				}
+				_, err := io.CopyN(check, to, 128<<10)
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatalf("after %d of %d bytes: %v", check.Received(), size, err)
+				}
+				<-tick.C
+			}
+			if err := check.Done(); err != nil {
+				t.Error(err)
+			}
+			if code := agent.wait(t, patience); code != 0 {
+				t.Errorf("%s agent: exit %d after SIGTERM", side, code)
+			}
+			for _, p := range []*process{s.process, c.process} {
+				for _, e := range p.events(msgStreamEnded) {
+					if e.str("cause") != "eof" {
+						t.Errorf("%s: %v", p.name, e)
+					}
+				}
+			}
+			c.keptSession(t)
+		})
+	}
+}
+
 // A second signal ends an agent at once, whatever still flows.
 func TestSecondSignal(t *testing.T) {
 	target := startFlood(t)
