@@ -35,14 +35,14 @@ type link struct {
 // connect keeps the client connected until ctx ends: it makes a session, and a new one whenever the last one ended or
 // goes away. It returns early only with the error that a first attempt showed to be permanent.
 func (c *Client) connect(ctx context.Context) error {
-	var links sync.WaitGroup
+	var links sync.WaitGroup // and the relays that outlive them
 	defer links.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for ctx.Err() == nil && c.drain.Err() == nil {
 		l := c.newLink()
 		ended := make(chan error, 1)
-		links.Go(func() { ended <- l.run(ctx) })
+		links.Go(func() { ended <- l.run(ctx, links.Go) })
 		select {
 		case err := <-ended:
 			if err != nil {
@@ -64,8 +64,9 @@ func (c *Client) newLink() *link {
 	return l
 }
 
-// run serves the session until it is over or ctx ends, which closes it. The error is only ever the fatal one.
-func (l *link) run(ctx context.Context) error {
+// run serves the session until it is over or ctx ends, which closes it. The error is only ever the fatal one. spawn
+// starts what may outlive it: streams that pass on what has arrived must not keep the next session waiting.
+func (l *link) run(ctx context.Context, spawn func(func())) error {
 	c := l.client
 	c.sessions.add(l.session)
 	defer c.sessions.remove(l.session)
@@ -79,7 +80,7 @@ func (l *link) run(ctx context.Context) error {
 		wg.Go(func() { l.keepCarrier(ctx, alive, slot) })
 	}
 	wg.Go(func() { l.hedge(ctx, alive) })
-	wg.Go(func() { l.acceptStreams(ctx) })
+	spawn(func() { l.acceptStreams(ctx) })
 	wg.Go(func() { l.keepReverse(ctx) })
 	wg.Go(func() { l.finish(ctx) })
 	err := l.session.Run(alive)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -256,4 +257,27 @@ func TestReverseDrain(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestReverseStuckTarget: a target that takes nothing keeps what has arrived for it waiting, but not the client agent
+// from making a new session when the old one is lost.
+func TestReverseStuckTarget(t *testing.T) {
+	addr, accepted := conns(t, "tcp", "127.0.0.1:0")
+	o := worldOptions{listen: []string{"localhost:*"}, client: withReverse(forward(t, "0:"+addr.String()))}
+	w := newWorld(t, o)
+	w.run()
+	origin := dialTest(t, "tcp", w.reverseAddr())
+	stuck := (<-accepted).(*net.TCPConn)
+	_ = stuck.SetReadBuffer(64 << 10)
+	_ = origin.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, err := origin.Write(make([]byte, 32<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("32 MiB went to a target that reads nothing: %v", err)
+	}
+	w.crashServer()
+	w.startServer(o)
+	w.ready()
+	fresh := dialTest(t, "tcp", w.reverseAddr())
+	mustWrite(t, fresh, "through the new session")
+	mustRead(t, <-accepted, "through the new session")
+	mustReset(t, stuck)
 }
