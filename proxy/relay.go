@@ -54,8 +54,8 @@ func (r *relay) run() error {
 	r.begun = make(chan struct{})
 	r.fromSocket = make(chan struct{})
 	r.fromStream = make(chan struct{})
-	r.watchers.Go(r.copyToSocket)
-	r.copyToStream()
+	r.watchers.Go(r.copyToStream) // with a stack of its own, for writing to a carrier takes the most
+	r.copyToSocket()
 	r.watchers.Wait()
 	r.once.Do(func() {}) // whoever ends the stream from outside comes too late now
 	r.socket.close()

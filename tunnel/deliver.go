@@ -34,19 +34,24 @@ func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
 			}
 			return n, err
 		}
-		g := *st.in.segs.at(0)
-		g.buf.retain() // a reset may release the segment meanwhile
-		st.setBusy(true)
-		s.mu.Unlock()
-		k, err := w.Write(g.data)
-		g.buf.release()
-		s.mu.Lock()
-		st.setBusy(false)
-		st.wrote(k)
-		if err != nil {
+		if err := st.writeFirst(w); err != nil {
 			return n, err
 		}
 	}
+}
+
+// writeFirst writes the first segment to w. The lock is not held during the write.
+func (st *Stream) writeFirst(w io.Writer) error {
+	g := *st.in.segs.at(0)
+	g.buf.retain() // a reset may release the segment meanwhile
+	st.setBusy(true)
+	st.session.mu.Unlock()
+	k, err := w.Write(g.data)
+	g.buf.release()
+	st.session.mu.Lock()
+	st.setBusy(false)
+	st.wrote(k)
+	return err
 }
 
 // wrote consumes what a write took of the first segment, unless a reset has

@@ -14,7 +14,7 @@ func (d *deque[T]) len() int { return d.n }
 
 func (d *deque[T]) push(v T) {
 	if d.n == len(d.ring) {
-		ring := make([]T, max(8, 2*d.n))
+		ring := make([]T, max(2, 2*d.n)) // an idle stream keeps two of these
 		for i := range d.n {
 			ring[i] = *d.at(i)
 		}

@@ -274,7 +274,7 @@ func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 // minTuneRTT is the least round trip that windows are sized for. On loopback
 // the real one is shorter than a scheduler's hiccup, and a window of two of
 // those would stall.
-const minTuneRTT = 500 * time.Microsecond
+const minTuneRTT = 250 * time.Microsecond
 
 // highest returns the end of the furthest byte that has come.
 func (in *incoming) highest() uint64 {

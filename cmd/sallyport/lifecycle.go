@@ -79,8 +79,9 @@ func (l *lifecycle) runAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	errs := make([]error, len(l.beside))
-	for i, f := range l.beside {
+	beside := append([]func(context.Context) error{returnMemory}, l.beside...)
+	errs := make([]error, len(beside))
+	for i, f := range beside {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
 				errs[i] = err

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// returnMemory gives back to the system what a burst has left behind. The Go runtime collects garbage only when the heap
+// has doubled, or after two minutes, and keeps pooled buffers and grown stacks until then: an agent that has become idle
+// would hold its highest use for long.
+func returnMemory(ctx context.Context) error {
+	var r returns
+	ticker := time.NewTicker(returnInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if r.due(readMemory()) {
+				runtime.GC() // pools let go of their buffers at the second collection
+				debug.FreeOSMemory()
+				r.last = readMemory()
+			}
+		}
+	}
+}
+
+const (
+	// returnInterval is how often to look: memory falls back within two of it.
+	returnInterval = 20 * time.Second
+	// minGarbage is what is worth a collection, in bytes: allocated by an agent that has not collected since.
+	minGarbage = 1 << 20
+	// minSpare is what is worth giving back, in bytes, if it is also a third of what is held.
+	minSpare = 8 << 20
+)
+
+// memory is what the runtime says of the heap, in bytes.
+type memory struct {
+	allocated uint64 // ever
+	cycles    uint64 // collections, ever
+	live      uint64 // objects that the last collection found alive
+	held      uint64 // from the system, stacks not included
+}
+
+// returns decides when to return memory.
+type returns struct {
+	last  memory // when it was last looked at, or returned
+	spare bool   // much was spare then
+}
+
+// due says whether the agent has become quiet without a collection, or much was spare twice in a row.
+func (r *returns) due(now memory) bool {
+	quiet := now.cycles == r.last.cycles && now.allocated-r.last.allocated >= minGarbage
+	spare := now.held > now.live+minSpare && now.held-now.live > now.held/3
+	due := quiet || spare && r.spare
+	r.spare = spare && !due
+	if now.cycles != r.last.cycles { // what was allocated before is collected, or soon will be
+		r.last = now
+	}
+	return due
+}
+
+func readMemory() memory {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(samples)
+	v := func(i int) uint64 { return samples[i].Value.Uint64() }
+	return memory{allocated: v(0), cycles: v(1), live: v(2), held: v(3) + v(4) + v(5)}
+}

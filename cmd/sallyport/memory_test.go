@@ -1,0 +1,53 @@
+package main
+
+import (
+	"runtime"
+	"testing"
+)
+
+func TestReturnsDue(t *testing.T) {
+	const mb = 1 << 20
+	for _, tt := range []struct {
+		name  string
+		looks []memory
+		due   []bool
+	}{
+		{"idle from the start", []memory{{}, {allocated: 1000}, {allocated: 2000}}, []bool{false, false, false}},
+		{"quiet after some work", []memory{
+			{allocated: 50 * mb, cycles: 9, live: 4 * mb, held: 8 * mb},
+			{allocated: 50*mb + 1000, cycles: 9, live: 4 * mb, held: 8 * mb},
+			{allocated: 52 * mb, cycles: 9, live: 4 * mb, held: 8 * mb},
+		}, []bool{false, false, true}},
+		{"busy, with usual garbage", []memory{
+			{allocated: 100 * mb, cycles: 10, live: 20 * mb, held: 29 * mb},
+			{allocated: 200 * mb, cycles: 20, live: 20 * mb, held: 29 * mb},
+			{allocated: 300 * mb, cycles: 30, live: 20 * mb, held: 29 * mb},
+		}, []bool{false, false, false}},
+		{"much spare, and again", []memory{
+			{allocated: 100 * mb, cycles: 10, live: 20 * mb, held: 90 * mb},
+			{allocated: 200 * mb, cycles: 20, live: 20 * mb, held: 90 * mb},
+			{allocated: 300 * mb, cycles: 30, live: 20 * mb, held: 90 * mb},
+		}, []bool{false, true, false}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r returns
+			for i, now := range tt.looks {
+				if got := r.due(now); got != tt.due[i] {
+					t.Errorf("look %d: due %v, want %v", i, got, tt.due[i])
+				}
+			}
+		})
+	}
+}
+
+// The names of the runtime's metrics are right: each changes as it should.
+func TestReadMemory(t *testing.T) {
+	before := readMemory()
+	keep := make([]byte, 4<<20)
+	runtime.GC()
+	after := readMemory()
+	runtime.KeepAlive(keep)
+	if after.allocated < before.allocated+4<<20 || after.cycles <= before.cycles || after.live < 4<<20 || after.held < after.live {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+}
