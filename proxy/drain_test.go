@@ -212,6 +212,36 @@ func TestDrainWaitsForRelays(t *testing.T) {
 	}
 }
 
+// TestPeerDrains: when the peer has drained, the session is over before our end of file was acked. That is no loss.
+func TestPeerDrains(t *testing.T) {
+	addr := target(t, "tcp", "127.0.0.1:0", sayLast)
+	w := newWorld(t, worldOptions{})
+	w.run()
+	w.ready()
+	session := w.client.sessions.all()[0]
+	st, err := session.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := newLateSocket()
+	relayed := make(chan error, 1)
+	req := &request{action: actionConnect, address: forward(t, "0:"+addr.String()).Target, origin: "test"}
+	go func() { relayed <- w.client.openAndRelay(&liveStream{stream: st}, req, sock) }()
+	<-sock.stuck
+	drained := make(chan error, 1)
+	go func() { drained <- w.server.Drain(t.Context()) }()
+	w.until("GOAWAY", func() bool { _, leaving := session.PeerGoAway(); return leaving })
+	close(sock.said)
+	if err := <-drained; err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	w.until("the session's end", func() bool { return session.Err() != nil })
+	close(sock.let)
+	if err := <-relayed; err != nil || string(sock.got) != lastWords || sock.aborted {
+		t.Errorf("relay: %v; passed on: %q, aborted: %v", err, sock.got, sock.aborted)
+	}
+}
+
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:

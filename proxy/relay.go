@@ -45,6 +45,7 @@ type relay struct {
 	once       sync.Once
 	cause      error // the first failure; nil while all is well
 	watchers   sync.WaitGroup
+	eof        atomic.Bool  // the socket has sent all
 	halves     atomic.Int32 // directions that ended cleanly
 }
 
@@ -82,6 +83,7 @@ func (r *relay) copyToStream() {
 	n, err := r.stream.ReadFrom(r.socket.reader())
 	r.toStream = n
 	if err == nil {
+		r.eof.Store(true)
 		err = r.stream.CloseWrite()
 	}
 	switch {
@@ -140,7 +142,9 @@ func (r *relay) copyToSocket() {
 		r.half()
 		select {
 		case <-r.stream.Done(): // nobody else notices while the other direction waits for the socket
-			r.fail(r.streamError())
+			if !r.eof.Load() { // else all is said, and the session may well be over before the peer has acked that
+				r.fail(r.streamError())
+			}
 		case <-r.fromSocket:
 		}
 	case errors.Is(err, net.ErrClosed):
