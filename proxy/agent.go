@@ -203,28 +203,6 @@ func (a *agent) trace(user *tunnel.Trace) *tunnel.Trace {
 	return &t
 }
 
-// lossCause names why a carrier was lost, in a word for metrics.
-func lossCause(err error) string {
-	nerr, _ := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, tunnel.ErrDead):
-		return "dead"
-	case errors.Is(err, tunnel.ErrReplaced):
-		return "replaced"
-	case err == nil, isSessionError(err):
-		return "session_ended"
-	case isReset(err):
-		return "reset"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "eof"
-	case nerr != nil && nerr.Timeout():
-		return "timeout"
-	case errors.Is(err, net.ErrClosed):
-		return "closed"
-	}
-	return "other"
-}
-
 // status fills in what both agents have.
 func (a *agent) status(kind string) Status {
 	st := Status{Agent: kind, Counters: a.counters.snapshot()}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -107,7 +108,7 @@ func (l *link) epilogue(err error, wanted bool) error {
 		l.client.log.Info("session ended", "cause", ce.Code.String())
 	case ce != nil && ce.Code == tunnel.CloseUnknownSession:
 		l.client.counters.sessionsLost.Add(1)
-		l.client.log.Warn("session lost: server agent restarted or session expired", "streams_reset", lost)
+		l.client.log.Warn(ErrSessionLost.Error(), "streams_reset", lost)
 	default:
 		l.client.counters.sessionsLost.Add(1)
 		l.client.log.Warn("session lost", "error", err, "streams_reset", lost)
@@ -269,7 +270,7 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 		return
 	}
 	l.client.backoff.lost(time.Since(start) >= healthyAfter || l.payload() != before)
-	l.left(err)
+	l.left(err, w.silence)
 }
 
 // joined opens the gate to l: a carrier of its session is attached.
@@ -292,8 +293,8 @@ func (l *link) joined(dialled func()) {
 	})
 }
 
-// left closes the gate to l if that was its session's last carrier.
-func (l *link) left(err error) {
+// left closes the gate to l if that was its session's last carrier, from which nothing had come for as long as silence.
+func (l *link) left(err error, silence time.Duration) {
 	c := l.client
 	rest := 0
 	l.update(func() {
@@ -304,7 +305,11 @@ func (l *link) left(err error) {
 		}
 	})
 	if l.session.Err() == nil {
-		c.log.Info("carrier lost", "error", err, "carriers_left", rest)
+		attrs := []any{"error", explainLoss(err), "carriers_left", rest}
+		if hint := idleHint(err, silence); hint != "" {
+			attrs = append(attrs, "hint", hint)
+		}
+		c.log.Info("carrier lost", attrs...)
 	}
 }
 
@@ -314,6 +319,9 @@ func (l *link) attachFailed(err error) {
 		return // which tells why it ended
 	}
 	failure := &CarrierError{Cause: CauseNetwork, Err: err}
+	if lost, ok := errors.AsType[*lossError](explainLoss(err)); ok {
+		failure.Err = fmt.Errorf("waiting for the server agent's HELLO: %w", lost)
+	}
 	if ce, ok := errors.AsType[*tunnel.CloseError](err); ok {
 		switch ce.Code {
 		case tunnel.CloseVersion, tunnel.CloseProtocol, tunnel.CloseRefused:
@@ -349,11 +357,13 @@ func (l *link) relay(f func() error) error {
 	return err
 }
 
-// watchedCarrier tells when the session reads on after the first message: it has taken the server agent's HELLO.
+// watchedCarrier tells when the session reads on after the first message: it has taken the server agent's HELLO. And it
+// knows for how long nothing had come when reading ended.
 type watchedCarrier struct {
 	tunnel.Carrier
-	reads  int
-	joined func()
+	reads   int
+	joined  func()
+	silence time.Duration
 }
 
 func (w *watchedCarrier) ReadMessage(take func() []byte) (int, error) {
@@ -362,5 +372,10 @@ func (w *watchedCarrier) ReadMessage(take func() []byte) (int, error) {
 			w.joined()
 		}
 	}
-	return w.Carrier.ReadMessage(take)
+	start := time.Now()
+	n, err := w.Carrier.ReadMessage(take)
+	if err != nil {
+		w.silence = time.Since(start)
+	}
+	return n, err
 }

@@ -153,7 +153,7 @@ func (e *CarrierError) Hint() string { return e.Advice }
 func (e *CarrierError) Unwrap() error { return e.Err }
 
 // ErrSessionLost is what streams end with when the server agent no longer knows their session.
-var ErrSessionLost = errors.New("session lost: server agent restarted or session expired")
+var ErrSessionLost = errors.New("session lost: the server agent restarted, the session expired, or a balancer led to another server agent")
 
 // codeOf returns the code for a failure to resolve, dial or bind.
 func codeOf(err error) Code {

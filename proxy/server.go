@@ -175,7 +175,7 @@ func (s *Server) carry(conn tunnel.Carrier, identity, remote string) error {
 	s.counters.carriersOpened.Add(1)
 	s.carriers.Go(func() {
 		err := s.host.Serve(s.alive, conn, identity)
-		s.log.Debug("carrier ended", "identity", identity, "remote", remote, "error", err)
+		s.log.Debug("carrier ended", "identity", identity, "remote", remote, "error", explainLoss(err))
 	})
 	return nil
 }

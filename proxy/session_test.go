@@ -72,7 +72,7 @@ func TestServerRestart(t *testing.T) {
 		}
 		mustReset(t, old)
 		w.until("the log line", func() bool {
-			return strings.Contains(w.log.text(), "session lost: server agent restarted or session expired") &&
+			return strings.Contains(w.log.text(), "session lost: the server agent restarted, the session expired, or a balancer led to another server agent") &&
 				strings.Contains(w.log.text(), "streams_reset=1")
 		})
 		st := w.client.Status()

@@ -199,6 +199,28 @@ func TestDrainSlowReader(t *testing.T) {
 	}
 }
 
+// A carrier's loss is told in words for a person, once, and not in those of a library.
+func TestCarrierLossWords(t *testing.T) {
+	echo := startEcho(t)
+	p := newPath(t, sallyport(t), faults.Options{}, []string{echo})
+	c := dial(t, p.client.forward(echo))
+	for i, cut := range []struct {
+		mode faults.Mode
+		want string
+	}{{faults.RST, "connection reset"}, {faults.FIN, "connection closed without a WebSocket close"}} {
+		mustEcho(t, c, "before")
+		if p.relay.Cut(cut.mode) == 0 {
+			t.Fatal("no carrier to cut")
+		}
+		mustEcho(t, c, "after")
+		eventually(t, patience, "the loss is logged", func() bool { return len(p.client.events(msgCarrierLost)) > i })
+		text := p.client.events(msgCarrierLost)[i].str("error")
+		if !strings.HasPrefix(text, cut.want) || strings.Contains(text, "failed to") || strings.Contains(text, msgCarrierLost) {
+			t.Errorf("%v: %q", cut.mode, text)
+		}
+	}
+}
+
 // A second signal ends an agent at once, whatever still flows.
 func TestSecondSignal(t *testing.T) {
 	target := startFlood(t)
