@@ -246,7 +246,7 @@ func (in *incoming) observe(now time.Time, rtt time.Duration) {
 
 // tune sizes the window by what was read since the last time, at least a round
 // trip ago: to twice that, so that credit is never the limit; to four times
-// while it grows, so that credit does not slow the sender's start.
+// while it grows on a long path, so that credit does not slow the sender's start.
 func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 	rtt = max(rtt, minTuneRTT)
 	elapsed := now.Sub(in.epoch)
@@ -255,7 +255,7 @@ func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 	}
 	consumed := uint64(float64(in.read-in.epochRead) * float64(rtt) / float64(elapsed))
 	target := 2 * consumed
-	if consumed > in.consumed+in.consumed/4 {
+	if consumed > in.consumed+in.consumed/4 && rtt > shortRTT {
 		target = 4 * consumed
 	}
 	in.epoch, in.epochRead, in.consumed = now, in.read, consumed
@@ -275,6 +275,10 @@ func (in *incoming) tune(now time.Time, rtt time.Duration, budget *int) {
 // the real one is shorter than a scheduler's hiccup, and a window of two of
 // those would stall.
 const minTuneRTT = 250 * time.Microsecond
+
+// shortRTT is a round trip that costs less to wait for, at the start, than what
+// a window held for good when its reader stops.
+const shortRTT = time.Millisecond
 
 // highest returns the end of the furthest byte that has come.
 func (in *incoming) highest() uint64 {

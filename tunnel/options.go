@@ -64,8 +64,9 @@ const (
 	// maxWindow is the most that one stream's window grows to: 100 MB/s at 160 ms.
 	maxWindow = 16 << 20
 	// maxUnsent is how many bytes a stream takes from its writer ahead of the
-	// network. More would only make data stale; less would leave the carrier idle.
-	maxUnsent = 64 << 10
+	// network: one full buffer. More would only make data stale; less would leave
+	// the carrier idle.
+	maxUnsent = readSize
 	// maxGaps is how many separate pieces a stream's reassembly may hold.
 	maxGaps = 256
 

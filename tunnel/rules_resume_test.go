@@ -268,7 +268,7 @@ func TestRule9(t *testing.T) {
 			if s.Err() != nil {
 				t.Fatalf("ended below the bound: %v", s.Err())
 			}
-			if _, err := st.Write(make([]byte, 64<<10)); err != nil {
+			if _, err := st.Write(make([]byte, maxUnsent)); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(3 * time.Second)

@@ -30,9 +30,10 @@ func returnMemory(ctx context.Context) error {
 }
 
 const (
-	// returnInterval is how often to look: memory falls back within two of it.
-	returnInterval = 20 * time.Second
-	// minGarbage is what is worth a collection, in bytes: allocated by an agent that has not collected since.
+	// returnInterval is how often to look: memory falls back within a few of it.
+	returnInterval = 5 * time.Second
+	// minGarbage is what is worth a collection, in bytes, if it is also an eighth of what lives: allocated by an agent
+	// that has not collected since.
 	minGarbage = 1 << 20
 	// minSpare is what is worth giving back, in bytes, if it is also a third of what is held.
 	minSpare = 8 << 20
@@ -54,7 +55,7 @@ type returns struct {
 
 // due says whether the agent has become quiet without a collection, or much was spare twice in a row.
 func (r *returns) due(now memory) bool {
-	quiet := now.cycles == r.last.cycles && now.allocated-r.last.allocated >= minGarbage
+	quiet := now.cycles == r.last.cycles && now.allocated-r.last.allocated >= max(minGarbage, now.live/8)
 	spare := now.held > now.live+minSpare && now.held-now.live > now.held/3
 	due := quiet || spare && r.spare
 	r.spare = spare && !due
