@@ -37,6 +37,7 @@ type Session struct {
 	confirmed   bool // server: the client has sent something after its first HELLO
 
 	attached    []*attachment // the live carriers
+	ticking     []*attachment // tick's copy of them
 	detached    time.Time     // since when there is none
 	lastCarrier uint64        // highest carrier id so far
 	limbo       []*attachment // lost, waiting for the peer to say what arrived

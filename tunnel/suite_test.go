@@ -41,18 +41,18 @@ func carriers(t testing.TB) map[string]dialer {
 
 // lengthPrefixed carries messages over a net.Conn, each behind its length.
 type lengthPrefixed struct {
-	c   net.Conn
-	buf []byte
+	c    net.Conn
+	buf  []byte
+	head [4]byte
 }
 
 func (l *lengthPrefixed) MaxMessage() int { return tunnel.MaxMessage }
 
 func (l *lengthPrefixed) ReadMessage(take func() []byte) (int, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(l.c, head[:]); err != nil {
+	if _, err := io.ReadFull(l.c, l.head[:]); err != nil {
 		return 0, err
 	}
-	n := binary.BigEndian.Uint32(head[:])
+	n := binary.BigEndian.Uint32(l.head[:])
 	return io.ReadFull(l.c, take()[:n])
 }
 

@@ -86,7 +86,8 @@ func (s *Session) tick(now time.Time) (next time.Time) {
 		}
 	}
 	soonest(s.tickFlow(now))
-	for _, a := range append([]*attachment(nil), s.attached...) {
+	s.ticking = append(s.ticking[:0], s.attached...) // what is due may lose some
+	for _, a := range s.ticking {
 		if late && !a.askedAt.IsZero() {
 			a.askedAt = now // this machine slept, not the peer
 		}
@@ -94,6 +95,7 @@ func (s *Session) tick(now time.Time) (next time.Time) {
 		soonest(a.tickPing(now))
 		soonest(a.tickSilence(now))
 	}
+	clear(s.ticking)
 	s.armed = next
 	return next
 }
