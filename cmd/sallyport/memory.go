@@ -23,7 +23,7 @@ func returnMemory(ctx context.Context) error {
 			if r.due(readMemory()) {
 				runtime.GC() // pools let go of their buffers at the second collection
 				debug.FreeOSMemory()
-				r.last = readMemory()
+				r.returned = readMemory()
 			}
 		}
 	}
@@ -32,8 +32,8 @@ func returnMemory(ctx context.Context) error {
 const (
 	// returnInterval is how often to look: memory falls back within a few of it.
 	returnInterval = 5 * time.Second
-	// minGarbage is what is worth a collection, in bytes, if it is also an eighth of what lives: allocated by an agent
-	// that has not collected since.
+	// minGarbage is what is worth it, in bytes, if it is also an eighth of what lives: allocated since memory was last
+	// returned. Collections meanwhile do not matter: what is pooled outlives the first one.
 	minGarbage = 1 << 20
 	// minSpare is what is worth giving back, in bytes, if it is also a third of what is held.
 	minSpare = 8 << 20
@@ -49,19 +49,17 @@ type memory struct {
 
 // returns decides when to return memory.
 type returns struct {
-	last  memory // when it was last looked at, or returned
-	spare bool   // much was spare then
+	returned memory // when memory was last returned
+	last     memory // when it was last looked at
+	spare    bool   // much was spare then
 }
 
-// due says whether the agent has become quiet without a collection, or much was spare twice in a row.
+// due says whether the agent has become quiet after some work, or much was spare twice in a row.
 func (r *returns) due(now memory) bool {
-	quiet := now.cycles == r.last.cycles && now.allocated-r.last.allocated >= max(minGarbage, now.live/8)
+	quiet := now.cycles == r.last.cycles && now.allocated-r.returned.allocated >= max(minGarbage, now.live/8)
 	spare := now.held > now.live+minSpare && now.held-now.live > now.held/3
 	due := quiet || spare && r.spare
-	r.spare = spare && !due
-	if now.cycles != r.last.cycles { // what was allocated before is collected, or soon will be
-		r.last = now
-	}
+	r.last, r.spare = now, spare && !due
 	return due
 }
 

@@ -15,9 +15,11 @@ func TestReturnsDue(t *testing.T) {
 		{"idle from the start", []memory{{}, {allocated: 1000}, {allocated: 2000}}, []bool{false, false, false}},
 		{"quiet after some work", []memory{
 			{allocated: 50 * mb, cycles: 9, live: 4 * mb, held: 8 * mb},
-			{allocated: 50*mb + 1000, cycles: 9, live: 4 * mb, held: 8 * mb},
-			{allocated: 52 * mb, cycles: 9, live: 4 * mb, held: 8 * mb},
-		}, []bool{false, false, true}},
+			{allocated: 50*mb + 1000, cycles: 10, live: 4 * mb, held: 8 * mb},
+			{allocated: 50*mb + 2000, cycles: 10, live: 4 * mb, held: 8 * mb},
+			{allocated: 50*mb + 3000, cycles: 12, live: 4 * mb, held: 5 * mb},
+			{allocated: 50*mb + 4000, cycles: 12, live: 4 * mb, held: 5 * mb},
+		}, []bool{false, false, true, false, false}},
 		{"busy, with usual garbage", []memory{
 			{allocated: 100 * mb, cycles: 10, live: 20 * mb, held: 29 * mb},
 			{allocated: 200 * mb, cycles: 20, live: 20 * mb, held: 29 * mb},
@@ -32,8 +34,12 @@ func TestReturnsDue(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var r returns
 			for i, now := range tt.looks {
-				if got := r.due(now); got != tt.due[i] {
+				got := r.due(now)
+				if got != tt.due[i] {
 					t.Errorf("look %d: due %v, want %v", i, got, tt.due[i])
+				}
+				if got {
+					r.returned = now
 				}
 			}
 		})

@@ -152,11 +152,10 @@ func reportMemory(t testing.TB, p *path) {
 	t.Logf("RSS: client agent %d MiB, server agent %d MiB", near>>20, far>>20)
 }
 
-// Acceptance 5, latency on loopback: beside a stalled stream, another's 1-byte echo against what a bare
-// TLS relay gives. The goal is 1.2 ×, which is not reached yet: 1.35 to 1.42 on a quiet machine of two
-// cores. So the long variant fails, and the short one holds what there is (docs/PERFORMANCE.md). Beside bulk too it is only
-// told: there bulk and echo share one TCP connection and its reader, where the relay has one each and the
-// kernel takes turns.
+// Acceptance 5, latency on loopback: beside a stalled stream, another's 1-byte echo stays within 1.2 ×
+// of what a bare TLS relay gives in the same run. Beside bulk as well it is only told
+// (docs/PERFORMANCE.md): there bulk and echo share one TCP connection and its reader, where the relay
+// has one each and the kernel takes turns.
 func TestSlowConsumerEcho(t *testing.T) {
 	flood, echo := startFlood(t), startEcho(t)
 	a := newAgents(t, sallyportPlain(t))
@@ -186,7 +185,7 @@ func TestSlowConsumerEcho(t *testing.T) {
 					}
 				}
 				t.Logf("%.2f with one carrier, %.2f with two", median(ratios[1]), median(ratios[2]))
-				return median(ratios[1]), name == "bulk" || median(ratios[1]) <= pick(2.0, 1.2)
+				return median(ratios[1]), name == "bulk" || median(ratios[1]) <= 1.2
 			})
 		})
 	}
