@@ -220,12 +220,14 @@ func (f *flight) tolerable() time.Duration {
 
 // cut forgets older rates: the path gives less than it did. If that has not
 // helped three times in a row, the queue is a rival's or the path has become
-// longer: its delay is then the new normal.
+// longer: its delay is then the new normal, and W grows again until a queue
+// above that shows or there is no more to have.
 func (f *flight) cut(now time.Time) {
 	f.clear = 0
 	if f.cuts++; f.cuts == 3 {
 		f.cuts = 0
 		f.path.bulk = minimum{f.round.min, now}
+		f.startup, f.startMax, f.flat = true, f.round.rate, 0
 	}
 	f.rates = [rateRounds]float64{f.round.rate}
 	f.newest = 0

@@ -322,3 +322,43 @@ func TestBulkBesideAnEcho(t *testing.T) {
 		})
 	}
 }
+
+// TestFlightBesideARival plays a queue that stays whatever W does: after three
+// cuts its delay counts as the path's, and W grows again as at the start.
+func TestFlightBesideARival(t *testing.T) {
+	p := &path{}
+	f := newFlight(p)
+	now := time.Unix(0, 0)
+	var flying []message
+	var sent, acked uint64
+	starting := false
+	run := func(d, length time.Duration) { // a message each ms, acked after d
+		for end := now.Add(length); now.Before(end); now = now.Add(time.Millisecond) {
+			for len(flying) > 0 && !flying[0].sent.Add(d).After(now) {
+				m := flying[0]
+				flying = flying[1:]
+				acked++
+				f.acked(now, acked, m.bytes, m, now.Sub(m.sent), sent)
+			}
+			m := message{sent: now, bytes: minBulk}
+			m.sample = f.sent(now, sent, minBulk)
+			m.sample.full, f.round.binding = true, true
+			flying = append(flying, m)
+			sent++
+			starting = starting || f.startup
+		}
+	}
+	run(40*time.Millisecond, time.Second)
+	if f.startup {
+		t.Fatal("still at the start after a second")
+	}
+	low := f.limit
+	starting = false
+	run(240*time.Millisecond, 2*time.Second)
+	if p.bulk.delay != 240*time.Millisecond {
+		t.Errorf("the path's delay is %v, want the queue's 240ms", p.bulk.delay)
+	}
+	if !starting || f.limit <= low {
+		t.Errorf("W is %d, and was %d before the rival came; it grew as at the start: %v", f.limit, low, starting)
+	}
+}
