@@ -12,7 +12,7 @@ import (
 const (
 	firstPause   = 250 * time.Millisecond
 	longestPause = 30 * time.Second
-	// wantedPause is the longest pause while an accepted connection waits.
+	// wantedPause is the longest pause while an accepted connection waits, or after a stream was given something to send.
 	wantedPause = time.Second
 )
 
@@ -64,8 +64,9 @@ func (b *backoff) delay() time.Duration {
 	return rand.N(limit)
 }
 
-// pause waits for d, or until ctx ends: false. When wanted closes, what remains shrinks to at most wantedPause.
-func pause(ctx context.Context, d time.Duration, wanted <-chan struct{}) bool {
+// pause waits for d, or until ctx ends: false. When wanted or waiting closes or gives a value, what remains shrinks to
+// at most wantedPause. Either may be nil.
+func pause(ctx context.Context, d time.Duration, wanted, waiting <-chan struct{}) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
@@ -79,10 +80,11 @@ func pause(ctx context.Context, d time.Duration, wanted <-chan struct{}) bool {
 		case <-ctx.Done():
 			return false
 		case <-wanted:
-			wanted = nil
-			if short := rand.N(wantedPause); time.Until(end) > short {
-				timer.Reset(short)
-			}
+		case <-waiting:
+		}
+		wanted, waiting = nil, nil
+		if short := rand.N(wantedPause); time.Until(end) > short {
+			timer.Reset(short)
 		}
 	}
 }

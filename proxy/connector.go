@@ -152,7 +152,7 @@ func (l *link) update(change func()) {
 func (l *link) keepCarrier(ctx, alive context.Context, slot int) {
 	c := l.client
 	for l.claim(ctx, slot) {
-		ok := pause(ctx, c.backoff.delay(), c.gate.wanted())
+		ok := pause(ctx, c.backoff.delay(), c.gate.wanted(), l.session.Waiting())
 		var carrier tunnel.Carrier
 		if ok {
 			carrier, ok = l.dial(ctx)
@@ -193,7 +193,7 @@ func (l *link) hedge(ctx, alive context.Context) {
 	defer wg.Wait()
 	var b backoff
 	for l.session.Hedge(ctx) == nil {
-		if !pause(ctx, b.delay(), nil) {
+		if !pause(ctx, b.delay(), nil, nil) {
 			return
 		}
 		carrier, ok := l.dial(ctx)

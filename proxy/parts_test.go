@@ -58,18 +58,24 @@ func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
-		if !pause(ctx, time.Minute, nil) || time.Since(start) != time.Minute {
+		if !pause(ctx, time.Minute, nil, nil) || time.Since(start) != time.Minute {
 			t.Errorf("paused %v", time.Since(start))
 		}
 		wanted := make(chan struct{})
 		time.AfterFunc(time.Second, func() { close(wanted) })
 		start = time.Now()
-		if !pause(ctx, time.Minute, wanted) || time.Since(start) > 2*time.Second {
+		if !pause(ctx, time.Minute, wanted, nil) || time.Since(start) > 2*time.Second {
 			t.Errorf("paused %v though somebody waited", time.Since(start))
+		}
+		waiting := make(chan struct{}, 1)
+		waiting <- struct{}{}
+		start = time.Now()
+		if !pause(ctx, time.Minute, nil, waiting) || time.Since(start) > time.Second {
+			t.Errorf("paused %v though a stream had something to send", time.Since(start))
 		}
 		time.AfterFunc(time.Second, cancel)
 		start = time.Now()
-		if pause(ctx, time.Minute, nil) || time.Since(start) != time.Second {
+		if pause(ctx, time.Minute, nil, nil) || time.Since(start) != time.Second {
 			t.Errorf("paused %v though its context ended", time.Since(start))
 		}
 	})

@@ -65,7 +65,7 @@ func (l *link) keepListener(ctx context.Context, r reverseForward) {
 	c := l.client
 	var b backoff
 	last := ""
-	for ; pause(ctx, b.delay(), nil); b.fail() {
+	for ; pause(ctx, b.delay(), nil, nil); b.fail() {
 		err := l.listenRemotely(ctx, r, func(bound string) {
 			b.succeed()
 			last = ""

@@ -129,6 +129,10 @@ func (s *Session) join(a *attachment, hello *frame.Hello) error {
 		call(s.opt.Trace.Resumed)
 	}
 	s.detached = time.Time{}
+	select {
+	case <-s.waiting:
+	default:
+	}
 	s.requeueLimbo()
 	s.suspects(hello.Suspects)
 	for _, other := range s.attached {

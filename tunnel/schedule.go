@@ -34,6 +34,10 @@ func (st *Stream) enqueue() *attachment {
 	}
 	if st.home == nil || st.home.suspect {
 		if st.home = st.session.pick(); st.home == nil {
+			select {
+			case st.session.waiting <- struct{}{}:
+			default:
+			}
 			return nil // join pushes every stream
 		}
 	}

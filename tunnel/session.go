@@ -23,6 +23,7 @@ type Session struct {
 	done     chan struct{} // closed when err is set
 	goneAway chan struct{} // closed when the peer's GOAWAY has come
 	rearm    chan struct{} // tells Run that armed moved forward
+	waiting  chan struct{} // a stream was given something to send while there was no carrier
 
 	mu      sync.Mutex
 	changed sync.Cond // anything that Open, Drain, Hedge, Ping or Attach waits for
@@ -90,6 +91,7 @@ func newSession(o Options) *Session {
 		done:          make(chan struct{}),
 		goneAway:      make(chan struct{}),
 		rearm:         make(chan struct{}, 1),
+		waiting:       make(chan struct{}, 1),
 		streams:       make(map[uint64]*Stream),
 		peerMax:       o.MaxStreams,
 		peerTold:      o.MaxStreams,
@@ -113,6 +115,10 @@ func (s *Session) Err() error {
 	defer s.mu.Unlock()
 	return s.err
 }
+
+// Waiting gives a value when a stream was given something to send, and no
+// carrier was attached: a reason to try for one soon.
+func (s *Session) Waiting() <-chan struct{} { return s.waiting }
 
 // Open opens a stream. There is no round trip: the peer learns of it with the
 // first byte (or FIN, or reset). While the peer allows no more streams, or

@@ -202,3 +202,40 @@ func TestCutAndResume(t *testing.T) {
 		}
 	}
 }
+
+// TestWaiting: a write without a carrier asks for one; what was asked before
+// there was one does not count after.
+func TestWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		asked := func() bool {
+			select {
+			case <-p.client.Waiting():
+				return true
+			default:
+				return false
+			}
+		}
+		w := newWire(time.Millisecond, 0)
+		p.start(w)
+		c, _ := p.open()
+		fmt.Fprint(c, "attached")
+		time.Sleep(time.Second)
+		if asked() {
+			t.Error("a write on a carrier asked for one")
+		}
+		w.client.Close(errCut)
+		time.Sleep(time.Second)
+		asked() // what was under way may ask, too
+		fmt.Fprint(c, "a key")
+		if !asked() {
+			t.Error("a write without a carrier asked for none")
+		}
+		fmt.Fprint(c, "another")
+		p.join(newWire(time.Millisecond, 0), "alice")
+		time.Sleep(time.Second)
+		if asked() {
+			t.Error("the carrier has come, and one is still asked for")
+		}
+	})
+}
