@@ -16,14 +16,15 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 }
 
 // WriteLater is Write for something short that a ReadFrom follows: it goes out
-// together with what that finds to read at once.
+// together with what that finds to read at once. What is not short goes at once.
 func (st *Stream) WriteLater(p []byte) (n int, err error) {
 	st.writing.Lock()
 	defer st.writing.Unlock()
 	return st.write(p, false)
 }
 
-// write sends what it has queued, if now or when it must wait for room.
+// write sends what it has queued, if now or when it must wait for room. So much
+// is never left that whoever writes next would wait for it to be sent.
 func (st *Stream) write(p []byte, now bool) (n int, err error) {
 	s := st.session
 	s.mu.Lock()
@@ -55,7 +56,7 @@ func (st *Stream) write(p []byte, now bool) (n int, err error) {
 			n += k
 		}
 		st.charge()
-		if now || n < len(p) {
+		if now || n < len(p) || st.out.unsent() >= minBulk {
 			st.send()
 		}
 		if n == len(p) {

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -76,6 +78,27 @@ func TestWriteLater(t *testing.T) {
 					t.Errorf("the first frame is %q, FIN %v; want %q, %v", f.Data, f.Fin, tt.first, tt.fin)
 				}
 			})
+		}
+	}
+}
+
+// TestWriteLaterMuch checks that what is not short does not wait for a ReadFrom,
+// which would itself wait for it to be sent.
+func TestWriteLaterMuch(t *testing.T) {
+	for _, size := range []int{maxUnsent, maxUnsent / 5} {
+		b := newBed(t, false, Options{})
+		st, err := b.session.Open(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		for done := 0; done < maxUnsent; done += size {
+			if _, err := st.WriteLater(make([]byte, size)); err != nil {
+				t.Fatalf("after %d bytes: %v", done, err)
+			}
+		}
+		if _, err := st.ReadFrom(strings.NewReader("more")); err != nil {
+			t.Errorf("ReadFrom after pieces of %d bytes: %v", size, err)
 		}
 	}
 }
