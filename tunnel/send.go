@@ -160,14 +160,14 @@ func (a *attachment) build(now time.Time) (*buffer, []byte) {
 	}
 	before := size
 	size = a.nextInteractive(now, size, largest)
-	switch {
-	case !bulk:
-		a.ahead = 0
-	case size < bulkRoom:
-		a.ahead = 0
+	interactive := size - before
+	if bulk && size < bulkRoom {
 		size = a.nextBulk(size, a.bulkLimit(size, bulkRoom))
-	default:
-		a.ahead += size - before
+	}
+	if bulk && size == before+interactive {
+		a.ahead += interactive // also if bulk had some room, but not enough for its next frame
+	} else {
+		a.ahead = 0
 	}
 	asks := control > 0 || len(a.frames) > 0
 	if !asks && !a.ackDue && len(msg) == 0 {
