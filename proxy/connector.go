@@ -161,7 +161,7 @@ func (l *link) keepCarrier(ctx, alive context.Context, slot int) {
 			l.update(func() { l.dialling-- })
 			continue
 		}
-		l.attach(alive, carrier, func() { l.dialling-- })
+		l.attach(alive, carrier, func(bool) { l.dialling-- })
 	}
 }
 
@@ -201,8 +201,13 @@ func (l *link) hedge(ctx, alive context.Context) {
 			b.fail()
 			continue
 		}
-		b.succeed()
-		wg.Go(func() { l.attach(alive, carrier, func() {}) })
+		settled := make(chan bool, 1) // until then the session asks for it still, and would get two
+		wg.Go(func() { l.attach(alive, carrier, func(joined bool) { settled <- joined }) })
+		if <-settled {
+			b.succeed()
+		} else {
+			b.fail()
+		}
 	}
 }
 
@@ -256,7 +261,7 @@ func (l *link) giveUp(err error) {
 }
 
 // attach serves one carrier until it is lost. dialled runs with l locked, once it is attached or has failed.
-func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func()) {
+func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func(joined bool)) {
 	joined := false
 	w := &watchedCarrier{Carrier: carrier, joined: func() {
 		joined = true
@@ -265,7 +270,7 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 	start, before := time.Now(), l.payload()
 	err := l.session.Attach(alive, w)
 	if !joined {
-		l.update(dialled)
+		l.update(func() { dialled(false) })
 		l.attachFailed(err)
 		return
 	}
@@ -274,12 +279,12 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 }
 
 // joined opens the gate to l: a carrier of its session is attached.
-func (l *link) joined(dialled func()) {
+func (l *link) joined(dialled func(joined bool)) {
 	c := l.client
 	c.backoff.succeed()
 	c.established.Store(true)
 	l.update(func() {
-		dialled()
+		dialled(true)
 		if !l.established {
 			l.established = true
 			c.counters.sessionsOpened.Add(1)

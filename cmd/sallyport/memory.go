@@ -35,7 +35,7 @@ const (
 	// minGarbage is what is worth it, in bytes, if it is also an eighth of what lives: allocated since memory was last
 	// returned. Collections meanwhile do not matter: what is pooled outlives the first one.
 	minGarbage = 1 << 20
-	// minSpare is what is worth giving back, in bytes, if it is also a third of what is held.
+	// minSpare is what is worth giving back, in bytes, if it is also a third of what the heap may grow to.
 	minSpare = 8 << 20
 )
 
@@ -44,6 +44,7 @@ type memory struct {
 	allocated uint64 // ever
 	cycles    uint64 // collections, ever
 	live      uint64 // objects that the last collection found alive
+	goal      uint64 // up to where the heap grows before the next collection
 	held      uint64 // from the system, stacks not included
 }
 
@@ -57,7 +58,7 @@ type returns struct {
 // due says whether the agent has become quiet after some work, or much was spare twice in a row.
 func (r *returns) due(now memory) bool {
 	quiet := now.cycles == r.last.cycles && now.allocated-r.returned.allocated >= max(minGarbage, now.live/8)
-	spare := now.held > now.live+minSpare && now.held-now.live > now.held/3
+	spare := now.held > now.goal+max(minSpare, now.goal/3)
 	due := quiet || spare && r.spare
 	r.last, r.spare = now, spare && !due
 	return due
@@ -71,8 +72,9 @@ func readMemory() memory {
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/goal:bytes"},
 	}
 	metrics.Read(samples)
 	v := func(i int) uint64 { return samples[i].Value.Uint64() }
-	return memory{allocated: v(0), cycles: v(1), live: v(2), held: v(3) + v(4) + v(5)}
+	return memory{allocated: v(0), cycles: v(1), live: v(2), held: v(3) + v(4) + v(5), goal: v(6)}
 }

@@ -14,21 +14,21 @@ func TestReturnsDue(t *testing.T) {
 	}{
 		{"idle from the start", []memory{{}, {allocated: 1000}, {allocated: 2000}}, []bool{false, false, false}},
 		{"quiet after some work", []memory{
-			{allocated: 50 * mb, cycles: 9, live: 4 * mb, held: 8 * mb},
-			{allocated: 50*mb + 1000, cycles: 10, live: 4 * mb, held: 8 * mb},
-			{allocated: 50*mb + 2000, cycles: 10, live: 4 * mb, held: 8 * mb},
-			{allocated: 50*mb + 3000, cycles: 12, live: 4 * mb, held: 5 * mb},
-			{allocated: 50*mb + 4000, cycles: 12, live: 4 * mb, held: 5 * mb},
+			{allocated: 50 * mb, cycles: 9, live: 4 * mb, goal: 8 * mb, held: 8 * mb},
+			{allocated: 50*mb + 1000, cycles: 10, live: 4 * mb, goal: 8 * mb, held: 8 * mb},
+			{allocated: 50*mb + 2000, cycles: 10, live: 4 * mb, goal: 8 * mb, held: 8 * mb},
+			{allocated: 50*mb + 3000, cycles: 12, live: 4 * mb, goal: 8 * mb, held: 5 * mb},
+			{allocated: 50*mb + 4000, cycles: 12, live: 4 * mb, goal: 8 * mb, held: 5 * mb},
 		}, []bool{false, false, true, false, false}},
 		{"busy, with usual garbage", []memory{
-			{allocated: 100 * mb, cycles: 10, live: 20 * mb, held: 29 * mb},
-			{allocated: 200 * mb, cycles: 20, live: 20 * mb, held: 29 * mb},
-			{allocated: 300 * mb, cycles: 30, live: 20 * mb, held: 29 * mb},
+			{allocated: 100 * mb, cycles: 10, live: 30 * mb, goal: 60 * mb, held: 66 * mb},
+			{allocated: 200 * mb, cycles: 20, live: 30 * mb, goal: 60 * mb, held: 66 * mb},
+			{allocated: 300 * mb, cycles: 30, live: 30 * mb, goal: 60 * mb, held: 66 * mb},
 		}, []bool{false, false, false}},
 		{"much spare, and again", []memory{
-			{allocated: 100 * mb, cycles: 10, live: 20 * mb, held: 90 * mb},
-			{allocated: 200 * mb, cycles: 20, live: 20 * mb, held: 90 * mb},
-			{allocated: 300 * mb, cycles: 30, live: 20 * mb, held: 90 * mb},
+			{allocated: 100 * mb, cycles: 10, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
+			{allocated: 200 * mb, cycles: 20, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
+			{allocated: 300 * mb, cycles: 30, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
 		}, []bool{false, true, false}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestReadMemory(t *testing.T) {
 	runtime.GC()
 	after := readMemory()
 	runtime.KeepAlive(keep)
-	if after.allocated < before.allocated+4<<20 || after.cycles <= before.cycles || after.live < 4<<20 || after.held < after.live {
+	if after.allocated < before.allocated+4<<20 || after.cycles <= before.cycles || after.live < 4<<20 || after.held < after.live || after.goal < after.live {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 }

@@ -94,6 +94,10 @@ func TestRecoveryAfterSilence(t *testing.T) {
 			if slices.Max(flowing) > limit || slices.Max(fresh) > limit {
 				t.Errorf("over %v", limit)
 			}
+			// One hedge for a silence: a second one would be one more to find silent the next time.
+			if n, most := len(p.client.events("dialling directly")), 1+len(flowing)+1; n > most {
+				t.Errorf("%d carriers dialled for %d cuts, want at most %d", n, len(flowing), most)
+			}
 		})
 	}
 }
