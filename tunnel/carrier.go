@@ -19,7 +19,7 @@ type Carrier interface {
 	WriteMessages(msgs [][]byte) error
 
 	// MaxMessage is the size in bytes of the largest message that the carrier
-	// carries most cheaply, at most the constant MaxMessage.
+	// carries most cheaply: 16 KiB at least, at most the constant MaxMessage.
 	MaxMessage() int
 
 	// Close ends the carrier at once and unblocks both directions. It may be

@@ -10,20 +10,22 @@
 //
 // The way of one byte, sending:
 //
-//   - [Stream.Write] or [Stream.ReadFrom] (write.go) puts it into a pooled
-//     buffer (buffer.go) of the stream's sending half (outgoing.go), where it
-//     stays until acked;
+//   - [Stream.Write] or [Stream.ReadFrom] (write.go, source.go) puts it into a
+//     pooled buffer (buffer.go) of the stream's sending half (outgoing.go),
+//     where it stays until acked;
 //   - the stream is queued at its carrier, interactive or bulk (schedule.go);
 //   - the writer itself, if the carrier is idle, or else the carrier's writer
 //     goroutine builds a message (send.go) within the in-flight limit
-//     (flight.go), remembers what it holds (attachment.go), and writes it.
+//     (flight.go), in place around the bytes if it can, remembers what it holds
+//     (attachment.go), and writes it.
 //
 // Receiving:
 //
 //   - the carrier's reader goroutine parses the message (receive.go) and puts
 //     the bytes in order (incoming.go), without ever waiting;
-//   - [Stream.Read] or [Stream.WriteTo] (stream.go) takes them, which gives
-//     the peer new credit.
+//   - it hands them to the socket that [Stream.WriteTo] writes to, if that takes
+//     them at once (deliver.go); otherwise WriteTo or [Stream.Read] (stream.go)
+//     takes them. Either gives the peer new credit.
 //
 // When a carrier is lost, what is still current of its unacked messages is
 // queued again for any other (attachment.go); the HELLO of the next carrier

@@ -21,7 +21,7 @@ type source struct {
 	n       int
 	errno   error
 	attempt func(fd uintptr) (done bool)
-	looked  bool // whether something was there before the first wait
+	looked  bool // the first look, before any wait, is over
 }
 
 func newSource(r io.Reader, mem *Memory) *source {
