@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -240,6 +241,32 @@ func TestWriterStuckInASilentCarrier(t *testing.T) {
 			fmt.Fprint(c, "word ")
 		}
 		mustRead(t, s, "word word word word word ")
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestBulkStuckInASilentCarrier is the same for what ReadFrom writes itself.
+func TestBulkStuckInASilentCarrier(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h, w := newHedged(t, Options{})
+		c, s := h.open()
+		time.Sleep(time.Second)
+		w.hold(true)
+		w.server.set(func() { w.server.stuck = true })
+		data := noise(8, 1<<20)
+		h.wg.Go(func() {
+			if _, err := c.ReadFrom(bytes.NewReader(data)); err != nil {
+				t.Errorf("ReadFrom: %v", err)
+			}
+			c.CloseWrite()
+		})
+		start := time.Now()
+		got, err := io.ReadAll(s)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d of %d bytes arrived: %v", len(got), len(data), err)
+		}
 		if took := time.Since(start); took > 3*time.Second {
 			t.Errorf("took %v", took)
 		}

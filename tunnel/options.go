@@ -83,6 +83,9 @@ const (
 	// and still go before bulk.
 	interactiveBytes  = 64 << 10
 	interactivePeriod = 100 * time.Millisecond
+	// reservedPeriod is how long after something interactive one carrier of several
+	// is kept clear of bulk: somebody who types makes such pauses.
+	reservedPeriod = 2 * time.Second
 	// inlineBytes is how much may be unacked for a stream's writer to write to
 	// the carrier itself: that little always fits into a socket's buffer, so
 	// the writer cannot get stuck in a carrier that went silent.

@@ -11,18 +11,23 @@ func (st *Stream) push() {
 	}
 }
 
-// send is push for the stream's own writer: if its carrier is idle and little
-// is in flight, the caller writes to the carrier itself, which saves a
-// goroutine's wake-up.
-func (st *Stream) send() {
+// send is push for the stream's own writer: if the carrier is idle, the caller
+// writes a message itself, which saves a goroutine's wake-up. Nothing else is
+// written for it than little, or what has just been read from a socket (bulk):
+// a Write must not get stuck in a carrier that went silent.
+func (st *Stream) send(bulk bool) {
 	a := st.enqueue()
-	switch {
-	case a == nil:
-	case a.writing || a.suspect || a.bulk.len() > 0 || a.flight.unacked+int(st.out.pending()) > inlineBytes:
+	if a == nil {
+		return
+	}
+	little := a.bulk.len() == 0 && a.flight.unacked+int(st.out.pending()) <= inlineBytes
+	if a.writing || a.suspect || !bulk && !little {
 		a.wake()
-		st.session.wakeSpare(a)
-	default:
+	} else {
 		a.flush(true)
+	}
+	if st.queued {
+		st.session.wakeSpare(a)
 	}
 }
 
@@ -32,32 +37,97 @@ func (st *Stream) enqueue() *attachment {
 	if st.queued || st.abandoned || !st.out.sendable() {
 		return nil
 	}
-	if st.home == nil || st.home.suspect {
-		if st.home = st.session.pick(); st.home == nil {
-			select {
-			case st.session.waiting <- struct{}{}:
-			default:
-			}
-			return nil // join pushes every stream
+	now := time.Now()
+	interactive := st.isInteractive(now)
+	st.home = st.session.carrierFor(now, st.home, interactive)
+	switch {
+	case st.home == nil:
+		select {
+		case st.session.waiting <- struct{}{}:
+		default:
 		}
-	}
-	st.queued = true
-	if st.isInteractive(time.Now()) {
+		return nil // join pushes every stream
+	case interactive:
 		st.home.interactive.push(st)
-	} else {
+	default:
 		st.home.bulk.push(st)
 	}
+	st.queued = true
 	return st.home
 }
 
 // isInteractive says whether the stream, with what it has to send, stays
-// within what an interactive one sends.
+// within what an interactive one sends: in this period, and in the one before.
 func (st *Stream) isInteractive(now time.Time) bool {
-	if now.Sub(st.periodStart) >= interactivePeriod {
+	st.countSent(now, 0)
+	return !st.wasBulk && st.periodBytes < interactiveBytes &&
+		st.periodBytes+int(min(st.out.pending(), interactiveBytes)) <= interactiveBytes
+}
+
+// countSent counts what the stream sends in each period.
+func (st *Stream) countSent(now time.Time, n int) {
+	if elapsed := now.Sub(st.periodStart); elapsed >= interactivePeriod {
+		st.wasBulk = elapsed < 2*interactivePeriod && st.periodBytes >= interactiveBytes
 		st.periodStart, st.periodBytes = now, 0
 	}
-	return st.periodBytes+int(min(st.out.pending(), interactiveBytes)) <= interactiveBytes &&
-		st.periodBytes < interactiveBytes
+	st.periodBytes += n
+}
+
+// carrierFor returns the carrier for a stream that has something to send: where
+// it was, unless that one is suspect, or one is kept clear of bulk.
+func (s *Session) carrierFor(now time.Time, home *attachment, interactive bool) *attachment {
+	if interactive {
+		s.interactiveAt = now
+	} else {
+		s.bulkAt = now
+	}
+	reserved := s.reserved(now)
+	switch {
+	case reserved != nil && interactive:
+		return reserved
+	case home == nil || home.suspect || home == reserved:
+		return s.pickBeside(reserved)
+	}
+	return home
+}
+
+// reserved returns the carrier that is kept clear of bulk, so that interactive
+// streams do not share a connection and its reader with it: the newest, if there
+// are several and both kinds are being sent; otherwise nil.
+func (s *Session) reserved(now time.Time) (newest *attachment) {
+	if len(s.attached) < 2 || now.Sub(s.bulkAt) > interactivePeriod || now.Sub(s.interactiveAt) > reservedPeriod {
+		return nil
+	}
+	healthy := 0
+	for _, a := range s.attached {
+		if a.suspect {
+			continue
+		}
+		healthy++
+		if newest == nil || a.id > newest.id {
+			newest = a
+		}
+	}
+	if healthy < 2 {
+		return nil
+	}
+	return newest
+}
+
+// share spreads bulk: an idle carrier takes some from another, the one that is
+// to be clear of it gives it away.
+func (a *attachment) share() {
+	reserved := a.s.reserved(time.Now())
+	if a != reserved {
+		a.steal()
+		return
+	}
+	for range a.bulk.len() {
+		if st := a.bulk.pop(); st.home == a {
+			st.queued = false
+			st.push()
+		}
+	}
 }
 
 // wakeSpare lets another carrier take bulk from one that has more than it may
@@ -66,8 +136,9 @@ func (s *Session) wakeSpare(busy *attachment) {
 	if len(s.attached) < 2 || busy.flight.allows(minBulk) && busy.bulk.len() < 2 {
 		return
 	}
+	reserved := s.reserved(time.Now())
 	for _, a := range s.attached {
-		if a != busy && !a.suspect && a.bulk.len() == 0 && a.flight.allows(minBulk) {
+		if a != busy && a != reserved && !a.suspect && a.bulk.len() == 0 && a.flight.allows(minBulk) {
 			a.wake()
 			return
 		}
@@ -123,10 +194,11 @@ func (a *attachment) nextInteractive(now time.Time, size, room int) int {
 			continue
 		}
 		if !st.isInteractive(now) {
+			a.s.bulkAt = now
 			a.bulk.push(st)
 			continue
 		}
-		size = a.take(st, size, room)
+		size = a.take(now, st, size, room)
 		if st.out.sendable() {
 			a.interactive.push(st)
 		} else {
@@ -138,7 +210,7 @@ func (a *attachment) nextInteractive(now time.Time, size, room int) int {
 
 // nextBulk takes frames of bulk streams: each sends its turn's worth and then
 // goes to the back of the queue (deficit round robin, RFC 8290 §4 in spirit).
-func (a *attachment) nextBulk(size, room int) int {
+func (a *attachment) nextBulk(now time.Time, size, room int) int {
 	for a.bulk.len() > 0 && size+minRoom < room {
 		st := *a.bulk.at(0)
 		if st.home != a || !st.out.sendable() {
@@ -150,7 +222,7 @@ func (a *attachment) nextBulk(size, room int) int {
 			st.turn += room
 		}
 		before := size
-		size = a.take(st, size, room) // a turn may be overdrawn: the next is shorter by that
+		size = a.take(now, st, size, room) // a turn may be overdrawn: the next is shorter by that
 		st.turn -= size - before
 		switch {
 		case !st.out.sendable():
@@ -173,7 +245,7 @@ const (
 )
 
 // take moves frames of one stream into the message under construction.
-func (a *attachment) take(st *Stream, size, room int) int {
+func (a *attachment) take(now time.Time, st *Stream, size, room int) int {
 	for size+minRoom < room {
 		f, ok := st.out.next(st, room-size-streamOverhead, minCut)
 		if !ok {
@@ -181,7 +253,7 @@ func (a *attachment) take(st *Stream, size, room int) int {
 		}
 		a.frames = append(a.frames, f)
 		size += len(f.data) + streamOverhead
-		st.periodBytes += len(f.data)
+		st.countSent(now, len(f.data))
 		st.sent += uint64(len(f.data))
 		a.s.counters.sent += uint64(len(f.data))
 	}

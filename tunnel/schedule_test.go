@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"fmt"
+	"io"
 	"testing"
 	"time"
 )
@@ -36,3 +38,60 @@ func TestBulkKeepsItsShare(t *testing.T) {
 		a.frames = a.frames[:0]
 	}
 }
+
+// TestOneCarrierIsKeptClearOfBulk checks that interactive streams have a carrier
+// of their own beside bulk, and that bulk spreads over all without them.
+func TestOneCarrierIsKeptClearOfBulk(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		p.start(newWire(5*time.Millisecond, 10_000_000))
+		p.join(newWire(5*time.Millisecond, 10_000_000), "alice")
+		time.Sleep(time.Second)
+		bulk, sink := p.open()
+		p.wg.Go(func() { bulk.ReadFrom(endless{}) })
+		p.wg.Go(func() { io.Copy(io.Discard, sink) })
+		c, s := p.open()
+		carried := func(d time.Duration, each func()) (older, newer int) {
+			before := p.delivered()
+			for begin := time.Now(); time.Since(begin) < d; {
+				each()
+			}
+			after := p.delivered()
+			return after[0] - before[0], after[1] - before[1]
+		}
+		key := func() {
+			time.Sleep(300 * time.Millisecond) // as somebody types
+			start := time.Now()
+			fmt.Fprint(c, "k")
+			mustRead(t, s, "k")
+			if took := time.Since(start); took > 6*time.Millisecond {
+				t.Errorf("a byte beside bulk took %v one way", took)
+			}
+		}
+		carried(time.Second, func() { time.Sleep(300 * time.Millisecond); fmt.Fprint(c, "k"); mustRead(t, s, "k") })
+		if older, newer := carried(3*time.Second, key); older < 27_000_000 || newer > 100_000 {
+			t.Errorf("beside an interactive stream the older carrier took %d bytes, the newer one %d", older, newer)
+		}
+		time.Sleep(2 * reservedPeriod)
+		older, newer := carried(3*time.Second, func() { time.Sleep(time.Second) })
+		if older < 27_000_000 || newer < 27_000_000 {
+			t.Errorf("bulk alone: the older carrier took %d bytes, the newer one %d", older, newer)
+		}
+		bulk.Reset(1, "enough")
+	})
+}
+
+// delivered returns how many bytes of each of the client's carriers were acked.
+func (p *pair) delivered() (n []int) {
+	p.client.mu.Lock()
+	defer p.client.mu.Unlock()
+	for _, a := range p.client.attached {
+		n = append(n, a.flight.delivered)
+	}
+	return n
+}
+
+// endless is a source that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }

@@ -116,8 +116,8 @@ func (a *attachment) speaks() bool { return !a.suspect || a.s.pick() == a }
 // bulkReady reports whether bulk may be sent, stealing some from another
 // carrier if there is none here.
 func (a *attachment) bulkReady() bool {
-	if a.bulk.len() == 0 {
-		a.steal()
+	if len(a.s.attached) > 1 {
+		a.share()
 	}
 	if a.bulk.len() == 0 {
 		return false
@@ -153,16 +153,19 @@ func (a *attachment) build(now time.Time) (*buffer, []byte) {
 	}
 	size := len(msg)
 	bulk := a.bulkReady()
+	if bulk {
+		a.s.bulkAt = now
+	}
 	bulkRoom := min(size+a.flight.bulkSize(largest-size), largest)
 	if bulk && a.ahead >= (bulkShare-1)*minBulk {
 		a.ahead = 0
-		size = a.nextBulk(size, a.bulkLimit(size, bulkRoom))
+		size = a.nextBulk(now, size, a.bulkLimit(size, bulkRoom))
 	}
 	before := size
 	size = a.nextInteractive(now, size, largest)
 	interactive := size - before
 	if bulk && size < bulkRoom {
-		size = a.nextBulk(size, a.bulkLimit(size, bulkRoom))
+		size = a.nextBulk(now, size, a.bulkLimit(size, bulkRoom))
 	}
 	if bulk && size == before+interactive {
 		a.ahead += interactive // also if bulk had some room, but not enough for its next frame

@@ -67,6 +67,9 @@ type Session struct {
 	peerLeaving   bool
 	draining      bool // Drain waits for the last stream
 
+	interactiveAt time.Time // when an interactive stream last had something to send
+	bulkAt        time.Time // when a bulk stream last did, or sent it
+
 	dataAt     time.Time // client: when stream data last came, or was last asked for
 	flowing    bool      // it came in a steady flow
 	stallAsked bool      // it stopped, and the carriers were asked
@@ -347,8 +350,14 @@ func (s *Session) wakeAny() {
 
 // pick returns the carrier with the least backlog, not a suspect one if there
 // is another; nil if none is attached.
-func (s *Session) pick() (best *attachment) {
+func (s *Session) pick() *attachment { return s.pickBeside(nil) }
+
+// pickBeside is pick without one of the carriers.
+func (s *Session) pickBeside(not *attachment) (best *attachment) {
 	for _, a := range s.attached {
+		if a == not {
+			continue
+		}
 		if best == nil || best.suspect && !a.suspect || best.suspect == a.suspect && a.backlog() < best.backlog() {
 			best = a
 		}

@@ -40,6 +40,7 @@ type Stream struct {
 	turn           int             // bytes left of its turn in the bulk queue
 	periodStart    time.Time       // of interactivePeriod
 	periodBytes    int             // sent in it
+	wasBulk        bool            // in the period before
 	charged        int             // of session.sendCharged
 	datagrams      deque[datagram] // received, not read
 	datagramsDue   int             // of ours, waiting in session.datagrams
@@ -158,7 +159,7 @@ func (st *Stream) finish() {
 	if !st.out.closed && st.out.reset == nil && !st.abandoned {
 		st.out.closed = true
 		st.writable.Broadcast()
-		st.send()
+		st.send(false)
 	}
 }
 

@@ -57,7 +57,7 @@ func (st *Stream) write(p []byte, now bool) (n int, err error) {
 		}
 		st.charge()
 		if now || n < len(p) || st.out.unsent() >= minBulk {
-			st.send()
+			st.send(false)
 		}
 		if n == len(p) {
 			return n, nil
@@ -102,7 +102,7 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 func (st *Stream) flushLater() {
 	st.session.mu.Lock()
 	defer st.session.mu.Unlock()
-	st.send()
+	st.send(false)
 }
 
 // give appends n bytes behind buf's headroom and takes over its reference. It
@@ -127,7 +127,7 @@ func (st *Stream) give(buf *buffer, n int) error {
 		st.out.push(buf, data, true)
 	}
 	st.charge()
-	st.send()
+	st.send(true)
 	return nil
 }
 

@@ -127,7 +127,7 @@ func clientSettings() []Setting {
 		{Key: "proxy_keytab", path: true, Usage: "file with the Kerberos key of proxy_user; by default the ticket cache is used"},
 		{Key: "proxy_service", Usage: "the proxy's Kerberos service; HTTP/host by default"},
 		{Key: "header", Kind: List, lines: true, Usage: "header for the WebSocket handshake: \"Name: value\"; repeatable"},
-		{Key: "carriers", Default: "1", Usage: "WebSockets to spread a session over"},
+		{Key: "carriers", Default: "1", Usage: "WebSockets to spread a session over; one of several is kept clear of bulk for what is interactive"},
 		{Key: "admin", Usage: "address to serve health, readiness and metrics on; none by default"},
 		{Key: "drain_timeout", roles: client, Default: "30s", Usage: "how long streams may take to finish after SIGTERM"},
 		{Key: "session_memory", Default: "64MiB", Usage: "buffers a session may use each way beyond 64KiB a stream"},
