@@ -58,10 +58,44 @@ func bulkRate(t testing.TB, addr string, d time.Duration) float64 {
 	return r
 }
 
-// underBulk returns the median round trip of a byte to an echo target while bulk flows from a flood.
-func underBulk(t testing.TB, flood, echo string, rounds int) time.Duration {
+// startEither starts a target that is a flood for who sends F first, and an echo otherwise.
+func startEither(t testing.TB) string {
 	t.Helper()
-	bulk, c := dial(t, flood), dial(t, echo)
+	return startTarget(t, func(c *net.TCPConn) {
+		p := make([]byte, 256<<10)
+		if _, err := io.ReadFull(c, p[:1]); err != nil {
+			return
+		}
+		if p[0] != 'F' {
+			c.Write(p[:1])
+			io.Copy(c, c)
+			return
+		}
+		for {
+			if _, err := c.Write(p); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// flood opens a stream to such a target and reads the first byte of its flood.
+func flood(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	c := dial(t, addr)
+	if _, err := io.WriteString(c, "F"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// underBulk returns the round trips of a byte while bulk flows.
+func underBulk(t testing.TB, addr string, rounds int) []time.Duration {
+	t.Helper()
+	bulk, c := flood(t, addr), dial(t, addr)
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer bulk.Close()
@@ -69,20 +103,25 @@ func underBulk(t testing.TB, flood, echo string, rounds int) time.Duration {
 		bulk.SetDeadline(time.Time{})
 		io.Copy(io.Discard, bulk)
 	})
-	return medianEcho(t, c, rounds)
+	return echoes(t, c, rounds)
 }
 
-// medianEcho returns the median round trip of a byte on a connection, after a few to get going.
+// medianEcho returns the median round trip of a byte on a connection.
 func medianEcho(t testing.TB, c net.Conn, rounds int) time.Duration {
 	t.Helper()
-	var times []time.Duration
+	return median(echoes(t, c, rounds))
+}
+
+// echoes returns the round trips of a byte on a connection, after a few to get going.
+func echoes(t testing.TB, c net.Conn, rounds int) (times []time.Duration) {
+	t.Helper()
 	for i := range rounds + 10 {
 		d := mustEcho(t, c, "x")
 		if i >= 10 {
 			times = append(times, d)
 		}
 	}
-	return median(times)
+	return times
 }
 
 // bareRelay runs the reference pair to a target and returns where it accepts.
@@ -153,42 +192,56 @@ func reportMemory(t testing.TB, p *path) {
 }
 
 // Acceptance 5, latency on loopback: beside a stalled stream, another's 1-byte echo stays within 1.2 ×
-// of what a bare TLS relay gives in the same run. Beside bulk as well it is only told
-// (docs/PERFORMANCE.md): there bulk and echo share one TCP connection and its reader, where the relay
-// has one each and the kernel takes turns.
+// of what a bare TLS relay gives in the same run. Beside bulk as well, where everybody competes for the
+// processors, the mean does with two carriers, one of which is kept clear of bulk. The median there, and
+// both with one carrier, are only told: the relay, which has no queue but the kernel's, is fast or starves.
+// So is everything beside bulk under the race detector, which makes origin and target the bottleneck.
 func TestSlowConsumerEcho(t *testing.T) {
-	flood, echo := startFlood(t), startEcho(t)
+	target := startEither(t)
 	a := newAgents(t, sallyportPlain(t))
 	s := a.server()
-	ways := [][2]string{{bareRelay(t, a.certs, flood), bareRelay(t, a.certs, echo)}}
+	ways := []string{bareRelay(t, a.certs, target)}
 	for _, carriers := range []string{"1", "2"} {
-		c := a.client(s.url(), append(append(forwardTo(flood), forwardTo(echo)...), "--carriers", carriers)...)
-		ways = append(ways, [2]string{c.forward(flood), c.forward(echo)})
+		ways = append(ways, a.client(s.url(), append(forwardTo(target), "--carriers", carriers)...).forward(target))
 	}
-	for name, measure := range map[string]func(way [2]string) time.Duration{
-		"quiet": func(way [2]string) time.Duration { return medianEcho(t, dial(t, way[1]), pick(500, 2000)) },
-		"bulk":  func(way [2]string) time.Duration { return underBulk(t, way[0], way[1], pick(200, 2000)) },
+	for name, measure := range map[string]func(addr string) []time.Duration{
+		"quiet": func(addr string) []time.Duration { return echoes(t, dial(t, addr), pick(500, 2000)) },
+		"bulk":  func(addr string) []time.Duration { return underBulk(t, addr, pick(500, 2000)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			tries(t, "echo against a bare TLS relay", func() (float64, bool) {
-				ratios := make([][]float64, len(ways))
+				medians, means := make([][]float64, len(ways)), make([][]float64, len(ways))
+				var bareMedian, bareMean time.Duration
 				for range pick(7, 15) {
-					var bare time.Duration
-					for i, way := range ways {
-						slow := stall(t, way[0])
-						took := measure(way)
+					for i, addr := range ways {
+						slow := flood(t, addr)
+						took := measure(addr)
 						slow.Close()
 						if i == 0 {
-							bare = took
+							bareMedian, bareMean = median(took), mean(took)
 						}
-						ratios[i] = append(ratios[i], float64(took)/float64(bare))
+						medians[i] = append(medians[i], float64(median(took))/float64(bareMedian))
+						means[i] = append(means[i], float64(mean(took))/float64(bareMean))
 					}
 				}
-				t.Logf("%.2f with one carrier, %.2f with two", median(ratios[1]), median(ratios[2]))
-				return median(ratios[1]), name == "bulk" || median(ratios[1]) <= 1.2
+				t.Logf("median echo %.2f with one carrier, %.2f with two; mean %.2f and %.2f",
+					median(medians[1]), median(medians[2]), median(means[1]), median(means[2]))
+				figure := median(medians[1])
+				if name == "bulk" {
+					figure = median(means[2])
+				}
+				return figure, figure <= 1.2 || name == "bulk" && raceEnabled
 			})
 		})
 	}
+}
+
+// mean returns the average.
+func mean(times []time.Duration) (m time.Duration) {
+	for _, d := range times {
+		m += d
+	}
+	return m / time.Duration(len(times))
 }
 
 // tries fails the test only if three measurements in a row break the bound: another program on the
