@@ -30,11 +30,15 @@ func returnMemory(ctx context.Context) error {
 }
 
 const (
-	// returnInterval is how often to look: memory falls back within a few of it.
-	returnInterval = 5 * time.Second
+	// returnInterval is how often to look: memory falls back two looks after the work has ended.
+	returnInterval = time.Second
+	// longTime is how many looks in a row make up for the lack of a sudden end.
+	longTime = 5
 	// minGarbage is what is worth it, in bytes, if it is also an eighth of what lives: allocated since memory was last
 	// returned. Collections meanwhile do not matter: what is pooled outlives the first one.
-	minGarbage = 1 << 20
+	minGarbage = 512 << 10
+	// stillness is the most, in bytes, that an agent at rest allocates between two looks.
+	stillness = 64 << 10
 	// minSpare is what is worth giving back, in bytes, if it is also a third of what the heap may grow to.
 	minSpare = 8 << 20
 )
@@ -52,16 +56,31 @@ type memory struct {
 type returns struct {
 	returned memory // when memory was last returned
 	last     memory // when it was last looked at
-	spare    bool   // much was spare then
+	calm     int    // looks in a row without a collection
+	spare    int    // looks in a row with much to spare
 }
 
-// due says whether the agent has become quiet after some work, or much was spare twice in a row.
+// due says whether the agent has become quiet after some work, or has had much to spare for long. It is quiet when it
+// allocates next to nothing, or so little for long that there was no collection.
 func (r *returns) due(now memory) bool {
-	quiet := now.cycles == r.last.cycles && now.allocated-r.returned.allocated >= max(minGarbage, now.live/8)
-	spare := now.held > now.goal+max(minSpare, now.goal/3)
-	due := quiet || spare && r.spare
-	r.last, r.spare = now, spare && !due
+	r.calm = next(r.calm, now.cycles == r.last.cycles)
+	r.spare = next(r.spare, now.held > now.goal+max(minSpare, now.goal/3))
+	still := r.calm > 0 && now.allocated-r.last.allocated <= stillness
+	garbage := now.allocated-r.returned.allocated >= max(minGarbage, now.live/8)
+	due := garbage && (still || r.calm >= longTime) || r.spare >= longTime
+	r.last = now
+	if due {
+		r.calm, r.spare = 0, 0
+	}
 	return due
+}
+
+// next counts how often in a row.
+func next(count int, again bool) int {
+	if !again {
+		return 0
+	}
+	return count + 1
 }
 
 func readMemory() memory {

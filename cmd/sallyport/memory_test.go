@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 )
 
@@ -25,11 +26,15 @@ func TestReturnsDue(t *testing.T) {
 			{allocated: 200 * mb, cycles: 20, live: 30 * mb, goal: 60 * mb, held: 66 * mb},
 			{allocated: 300 * mb, cycles: 30, live: 30 * mb, goal: 60 * mb, held: 66 * mb},
 		}, []bool{false, false, false}},
-		{"much spare, and again", []memory{
-			{allocated: 100 * mb, cycles: 10, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
-			{allocated: 200 * mb, cycles: 20, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
-			{allocated: 300 * mb, cycles: 30, live: 20 * mb, goal: 40 * mb, held: 90 * mb},
-		}, []bool{false, true, false}},
+		{"much spare for long", slices.Repeat([]memory{{allocated: 1, held: 90 * mb, goal: 40 * mb}}, 7), []bool{false, false, false, false, true, false, false}},
+		{"little work for long", []memory{
+			{allocated: 1 * mb, live: 4 * mb, goal: 8 * mb},
+			{allocated: 2 * mb, live: 4 * mb, goal: 8 * mb},
+			{allocated: 3 * mb, live: 4 * mb, goal: 8 * mb},
+			{allocated: 4 * mb, live: 4 * mb, goal: 8 * mb},
+			{allocated: 5 * mb, live: 4 * mb, goal: 8 * mb},
+			{allocated: 6 * mb, live: 4 * mb, goal: 8 * mb},
+		}, []bool{false, false, false, false, true, false}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var r returns

@@ -133,12 +133,12 @@ func (u usage) sum() int64 {
 	return n
 }
 
-// settled returns a reading that has stopped changing: two in a row, half a second apart, that are
-// within 1 % or 256 KiB for every agent; after 10 s, the last one.
+// settled returns a reading that has stopped changing: two in a row that are within 1 % or 256 KiB for
+// every agent, so far apart that garbage collected meanwhile shows; after 10 s, the last one.
 func settled(ctx context.Context, read func() (usage, error)) (usage, error) {
 	const (
-		pause = 500 * time.Millisecond
-		tries = 20
+		pause = 2500 * time.Millisecond
+		tries = 4
 		small = 256 << 10
 	)
 	last, err := read()
