@@ -32,6 +32,9 @@ type Options struct {
 	// ReceiveBudget and SendBudget are how many bytes a session's streams may
 	// hold beyond the first 64 KiB that each owns, each way; 0 means 64 MiB.
 	ReceiveBudget, SendBudget int
+	// CrowdRate is how many bytes a second one way on each carrier crowd it
+	// ([Session.Crowded]); 0 means 125,000,000, a gigabit.
+	CrowdRate int
 	// Memory is where buffers come from and are counted; nil means one of the
 	// session's own, without a limit.
 	Memory *Memory
@@ -136,6 +139,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxStreams, 32<<10)
 	setDefault(&o.ReceiveBudget, 64<<20)
 	setDefault(&o.SendBudget, 64<<20)
+	setDefault(&o.CrowdRate, defaultCrowdRate)
 	if o.Memory == nil {
 		o.Memory = NewMemory(0)
 	}

@@ -92,6 +92,7 @@ func (a *attachment) receive(now time.Time, buf *buffer, n int) error {
 		return nil
 	}
 	a.alive(now)
+	s.watchCrowd(now)
 	if asks || n == 0 {
 		a.ackLater(now, max(n, 1))
 	}

@@ -74,6 +74,8 @@ type Session struct {
 	flowing    bool      // it came in a steady flow
 	stallAsked bool      // it stopped, and the carriers were asked
 
+	crowd crowd
+
 	receiveBudget int // left for windows above initialWindow
 	sendCharged   int // held by streams beyond initialWindow each
 	sendWaiters   bool

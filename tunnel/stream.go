@@ -53,6 +53,7 @@ type Stream struct {
 	doneCh         chan struct{}
 	afterDone      []*func()
 	received, sent uint64 // for Stats
+	counted        uint64 // of both, when busyStreams last looked
 }
 
 // ID returns the stream's id in its session.
