@@ -25,8 +25,13 @@ type ClientOptions struct {
 	Forwards []Forward
 	// Reverse forwards listen at the server agent and dial here.
 	Reverse []Forward
-	// Carriers is how many carriers a session has while all is well; 0 means 1, at most 4: hedges come on top.
+	// Carriers is how many carriers a session has while all is well; 0 means 1.
 	Carriers int
+	// MaxCarriers is how many it has when those are crowded ([tunnel.Session.Crowded]); 0 means 4, the most that there
+	// may be: hedges come on top. As many as Carriers: none are added.
+	MaxCarriers int
+	// SurplusAfter is how long one carrier less must have done before one that was added ends; 0 means 30 seconds.
+	SurplusAfter time.Duration
 
 	// MaxWaiting is how many accepted connections may wait for a session; 0 means 256. Further ones are reset.
 	MaxWaiting int
@@ -58,6 +63,7 @@ type Client struct {
 }
 
 const (
+	defaultSurplus     = 30 * time.Second
 	defaultMaxWaiting  = 256
 	defaultWaitTimeout = time.Minute
 	defaultDialTimeout = 10 * time.Second
@@ -69,11 +75,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if o.Dial == nil {
 		return nil, errors.New("client agent: no way to dial the server agent")
 	}
-	if o.Carriers < 0 || o.Carriers > maxClientCarriers {
-		return nil, fmt.Errorf("client agent: %d carriers: write 1 to %d", o.Carriers, maxClientCarriers)
-	}
 	c := &Client{o: o}
 	setDefault(&c.o.Carriers, 1)
+	setDefault(&c.o.MaxCarriers, maxClientCarriers)
+	if c.o.Carriers < 0 || c.o.Carriers > c.o.MaxCarriers || c.o.MaxCarriers > maxClientCarriers {
+		return nil, fmt.Errorf("client agent: %d carriers, %d at most: write 1 to %d, and no more than at most",
+			c.o.Carriers, c.o.MaxCarriers, maxClientCarriers)
+	}
+	setDefault(&c.o.SurplusAfter, defaultSurplus)
 	setDefault(&c.o.MaxWaiting, defaultMaxWaiting)
 	setDefault(&c.o.WaitTimeout, defaultWaitTimeout)
 	setDefault(&c.o.DialTimeout, defaultDialTimeout)

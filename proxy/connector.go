@@ -81,6 +81,7 @@ func (l *link) run(ctx context.Context, spawn func(func())) error {
 		wg.Go(func() { l.keepCarrier(ctx, alive, slot) })
 	}
 	wg.Go(func() { l.hedge(ctx, alive) })
+	wg.Go(func() { l.grow(ctx, alive) })
 	spawn(func() { l.acceptStreams(ctx) })
 	wg.Go(func() { l.keepReverse(ctx) })
 	wg.Go(func() { l.finish(ctx) })
@@ -309,7 +310,11 @@ func (l *link) left(err error, silence time.Duration) {
 			c.gate.unset(l)
 		}
 	})
-	if l.session.Err() == nil {
+	switch {
+	case l.session.Err() != nil:
+	case errors.Is(err, errSurplus):
+		c.log.Debug("carrier given up: fewer do", "carriers_left", rest)
+	default:
 		attrs := []any{"error", explainLoss(err), "carriers_left", rest}
 		if hint := idleHint(err, silence); hint != "" {
 			attrs = append(attrs, "hint", hint)

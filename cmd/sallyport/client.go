@@ -175,7 +175,7 @@ func (a *clientAgent) serve(ctx context.Context) error {
 		Dial: func(ctx context.Context, resume bool) (tunnel.Carrier, error) {
 			return a.dialer.Load().Dial(ctx, resume)
 		},
-		Forwards: forwards, Reverse: reverse, Carriers: c.Carriers,
+		Forwards: forwards, Reverse: reverse, Carriers: c.Carriers, MaxCarriers: c.MaxCarriers,
 		Session: sessionOptions(c, pages.trace()), Logger: a.log,
 	})
 	if err != nil {

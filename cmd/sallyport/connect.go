@@ -51,7 +51,7 @@ func (p *program) connect(ctx *cli.Context) error {
 		return err
 	}
 	client, err := proxy.NewClient(proxy.ClientOptions{
-		Dial: files.webSocket(files.material).Dial, Carriers: c.Client.Carriers,
+		Dial: files.webSocket(files.material).Dial, Carriers: c.Client.Carriers, MaxCarriers: c.Client.MaxCarriers,
 		Session: sessionOptions(c.Client, nil), Logger: log,
 	})
 	if err != nil {

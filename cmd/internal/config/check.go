@@ -121,6 +121,14 @@ func (c *Config) checkServer() []error {
 	return append(errs, collect(c.checkIdentities())...)
 }
 
+// checkCarriers wants room for those that are kept.
+func (c *Config) checkCarriers() error {
+	if k := &c.Client; k.Carriers > k.MaxCarriers {
+		return c.wrong("client.max_carriers", 0, "is less than carriers, %d", k.Carriers)
+	}
+	return nil
+}
+
 // checkIdentities wants a source of identities, and rules unless a tokens file has them.
 func (c *Config) checkIdentities() error {
 	for _, source := range []string{"server.tokens", "server.token_file", "server.insecure_no_auth", "server.client_ca"} {
@@ -141,6 +149,7 @@ func (c *Config) checkClient() []error {
 		c.exclusive("client.proxy_password_file", "SALLYPORT_PROXY_PASSWORD", "each is a password"),
 		c.exclusive("client.proxy", "client.pac", "each tells the proxy"),
 		c.pair("client.client_cert", "client.client_key"),
+		c.checkCarriers(),
 	)
 	if c.Client.Server == "" {
 		return append(errs, c.missing("client.server", "the client needs the server agent's URL, such as wss://gate.example.com"))

@@ -73,7 +73,7 @@ type ClientConfig struct {
 	ProxyKeytab           string // file
 	ProxyService          string
 	Header                []Header
-	Carriers              int
+	Carriers, MaxCarriers int
 	Admin                 string        // "" is none
 	DrainTimeout          time.Duration // 0 is not to wait
 	SessionMemory         int           // bytes

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"sallyport/tunnel"
+)
+
+// crowdedWorld is a client whose carriers are crowded by a megabyte a second, with a forward to a flood and one to an
+// echo target.
+func crowdedWorld(t *testing.T, change func(*ClientOptions)) *world {
+	t.Helper()
+	flood := target(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+		for p := make([]byte, 64<<10); ; {
+			if _, err := c.Write(p); err != nil {
+				return
+			}
+		}
+	})
+	echoes := target(t, "tcp", "127.0.0.1:0", echo)
+	w := newWorld(t, worldOptions{client: func(o *ClientOptions) {
+		o.Session = tunnel.Options{CrowdRate: 1_000_000}
+		o.SurplusAfter = 300 * time.Millisecond
+		o.Forwards = []Forward{forward(t, "0:"+flood.String()), forward(t, "0:"+echoes.String())}
+		change(o)
+	}})
+	w.run()
+	w.ready()
+	return w
+}
+
+// download reads from a flood until the connection is closed.
+func (w *world) download(t *testing.T) net.Conn {
+	t.Helper()
+	c := dialTest(t, "tcp", w.addr(0))
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	return c
+}
+
+// carriersNow returns how many carriers the client's session has.
+func (w *world) carriersNow() int {
+	if sessions := w.client.Status().Sessions; len(sessions) == 1 {
+		return sessions[0].Carriers
+	}
+	return 0
+}
+
+// TestCarriersOnDemand: a crowded session gets more carriers, and gives them up when it needs them no more, while its
+// streams go on.
+func TestCarriersOnDemand(t *testing.T) {
+	w := crowdedWorld(t, func(o *ClientOptions) {})
+	witness := dialTest(t, "tcp", w.addr(1))
+	exchange := func() {
+		mustWrite(t, witness, "ping")
+		mustRead(t, witness, "ping")
+	}
+	var downloads []net.Conn
+	for range 6 {
+		downloads = append(downloads, w.download(t))
+	}
+	w.until("the fourth carrier", func() bool {
+		exchange()
+		return w.carriersNow() == maxClientCarriers
+	})
+	for range 200 {
+		exchange()
+		if n := w.carriersNow(); n > maxClientCarriers {
+			t.Fatalf("%d carriers", n)
+		}
+	}
+	for _, c := range downloads {
+		_ = c.Close()
+	}
+	w.until("the end of surplus carriers", func() bool {
+		exchange()
+		return w.carriersNow() == 1
+	})
+	exchange()
+	if c := w.client.Status().Counters; c.SessionsOpened != 1 || c.SessionsLost != 0 || c.Resumes != 0 {
+		t.Errorf("counters: %+v", c)
+	}
+}
+
+// TestMaxCarriers: no more than are allowed, however crowded they are.
+func TestMaxCarriers(t *testing.T) {
+	w := crowdedWorld(t, func(o *ClientOptions) { o.MaxCarriers = 1 })
+	for range 3 {
+		w.download(t)
+	}
+	w.until("much traffic", func() bool { return w.client.Status().Counters.BytesReceived > 50_000_000 })
+	if n := w.client.Status().Counters.CarriersOpened; n != 1 {
+		t.Errorf("%d carriers", n)
+	}
+}
