@@ -54,7 +54,7 @@ func (l *link) awaitRoom(ctx context.Context) bool {
 func (l *link) room() (room bool, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.attached < l.client.o.MaxCarriers, l.changed
+	return l.attached+l.dialling < l.client.o.MaxCarriers, l.changed
 }
 
 // serveExtra serves a carrier until it is lost, or not needed any more.
@@ -63,27 +63,29 @@ func (l *link) serveExtra(alive context.Context, carrier tunnel.Carrier, dialled
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() {
-		ticker := time.NewTicker(l.client.o.SurplusAfter / 3)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				if l.surplus() {
-					cancel(errSurplus)
-				}
-			}
+	l.attach(ctx, carrier, func(joined bool) {
+		if joined {
+			wg.Go(func() { l.awaitSurplus(ctx, time.Now(), cancel) })
 		}
+		dialled(joined)
 	})
-	l.attach(ctx, carrier, dialled)
 }
 
-// surplus says whether one carrier less would do, and has done for long.
-func (l *link) surplus() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	o := &l.client.o
-	return l.attached > o.Carriers && time.Since(l.session.Stats().Crowded) > o.SurplusAfter
+// awaitSurplus gives a carrier up once one less would do, and has done for long.
+func (l *link) awaitSurplus(ctx context.Context, joined time.Time, giveUp context.CancelCauseFunc) {
+	after := l.client.o.SurplusAfter
+	ticker := time.NewTicker(after / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		st := l.session.Stats()
+		if time.Since(joined) > after && time.Since(st.Crowded) > after && st.Suspect == 0 && st.Carriers > l.client.o.Carriers {
+			giveUp(errSurplus)
+			return
+		}
+	}
 }

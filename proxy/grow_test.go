@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -84,14 +85,30 @@ func TestCarriersOnDemand(t *testing.T) {
 	}
 }
 
-// TestMaxCarriers: no more than are allowed, however crowded they are.
+// TestMaxCarriers: no more than are allowed, however crowded they are, and while a lost one is being replaced.
 func TestMaxCarriers(t *testing.T) {
-	w := crowdedWorld(t, func(o *ClientOptions) { o.MaxCarriers = 1 })
-	for range 3 {
-		w.download(t)
-	}
-	w.until("much traffic", func() bool { return w.client.Status().Counters.BytesReceived > 50_000_000 })
-	if n := w.client.Status().Counters.CarriersOpened; n != 1 {
-		t.Errorf("%d carriers", n)
+	for _, most := range []int{1, 2} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			w := crowdedWorld(t, func(o *ClientOptions) { o.Carriers, o.MaxCarriers = most, most })
+			for range 4 {
+				w.download(t)
+			}
+			watch := func(d time.Duration) { // many looks of the session's
+				for begin := time.Now(); time.Since(begin) < d; time.Sleep(time.Millisecond) {
+					if n := w.carriersNow(); n > most {
+						t.Fatalf("%d carriers", n)
+					}
+				}
+			}
+			watch(time.Second)
+			if n := w.client.Status().Counters.CarriersOpened; n != uint64(most) {
+				t.Errorf("%d carriers were opened", n)
+			}
+			w.cut()
+			watch(time.Second)
+			if n := w.client.Status().Counters.BytesReceived; n < 10_000_000 {
+				t.Errorf("they were not crowded: %d bytes", n)
+			}
+		})
 	}
 }

@@ -17,6 +17,8 @@ func lossCause(err error) string {
 	switch {
 	case errors.Is(err, tunnel.ErrDead):
 		return "dead"
+	case errors.Is(err, errSurplus):
+		return "surplus"
 	case errors.Is(err, tunnel.ErrReplaced):
 		return "replaced"
 	case err == nil, isSessionError(err):

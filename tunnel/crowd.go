@@ -20,7 +20,8 @@ type crowd struct {
 	periods  int       // in a row in which the carriers were crowded
 	used     time.Time // when one carrier less would last have been crowded
 
-	interactive   *Stream // one that moved little lately; nil: none
+	counted       time.Time // when busyStreams was last called
+	interactive   *Stream   // one that moved little lately; nil: none
 	interactiveAt time.Time
 }
 
@@ -71,9 +72,17 @@ func (s *Session) watchCrowd(now time.Time) {
 }
 
 // busyStreams counts the streams that have moved bulk since it was last called,
-// and all interactive ones of late as one.
+// and all interactive ones of late as one. The first time in a while it counts none.
 func (s *Session) busyStreams() (n int) {
 	c := &s.crowd
+	if c.at.Sub(c.counted) > 2*crowdPeriod {
+		for _, st := range s.streams {
+			st.counted = st.sent + st.received
+		}
+		c.counted, c.interactive = c.at, nil
+		return 0
+	}
+	c.counted = c.at
 	for _, st := range s.streams {
 		moved := st.sent + st.received
 		switch since := moved - st.counted; {

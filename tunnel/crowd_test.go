@@ -16,6 +16,7 @@ func TestCrowded(t *testing.T) {
 		rate        int // of each wire, bytes a second
 		wires, bulk int
 		down        bool
+		before      bool // something interactive was there long before
 		interactive bool
 		want        bool
 	}{
@@ -28,6 +29,7 @@ func TestCrowded(t *testing.T) {
 		"three on two":                   {rate: 400_000_000, wires: 2, bulk: 3, want: true},
 		"bulk and an interactive stream": {rate: 400_000_000, wires: 1, bulk: 1, interactive: true, want: true},
 		"only an interactive stream":     {rate: 400_000_000, wires: 1, interactive: true},
+		"bulk beside one that was":       {rate: 400_000_000, wires: 1, bulk: 1, before: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -37,6 +39,12 @@ func TestCrowded(t *testing.T) {
 					p.join(newWire(100*time.Microsecond, tt.rate), "alice")
 				}
 				time.Sleep(time.Second)
+				if tt.before {
+					c, s := p.open()
+					fmt.Fprint(c, "k")
+					mustRead(t, s, "k")
+					time.Sleep(time.Minute)
+				}
 				var flowing []*Stream
 				for range tt.bulk {
 					from, to := p.open()

@@ -203,7 +203,13 @@ func (p plan) send(st *Stream) error {
 	for left := p.size; left > 0; {
 		piece := make([]byte, min(left, 1+rng.IntN(1+[]int{10, 2000, 200_000}[rng.IntN(3)])))
 		io.ReadFull(src, piece)
-		if _, err := st.Write(piece); err != nil {
+		var err error
+		if rng.IntN(2) == 0 {
+			_, err = st.ReadFrom(bytes.NewReader(piece))
+		} else {
+			_, err = st.Write(piece)
+		}
+		if err != nil {
 			return fmt.Errorf("write with %d of %d bytes left: %w", left, p.size, err)
 		}
 		left -= len(piece)

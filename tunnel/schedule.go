@@ -18,6 +18,9 @@ func (st *Stream) push() {
 func (st *Stream) send(bulk bool) {
 	a := st.enqueue()
 	if a == nil {
+		if st.queued {
+			st.session.wakeSpare(st.home)
+		}
 		return
 	}
 	little := a.bulk.len() == 0 && a.flight.unacked+int(st.out.pending()) <= inlineBytes

@@ -95,3 +95,28 @@ func (p *pair) delivered() (n []int) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestLostCarrierStealsNothing checks that whoever still looks at a carrier that
+// was lost meanwhile, as a writer does that was in its write, takes no bulk to it.
+func TestLostCarrierStealsNothing(t *testing.T) {
+	s := newSession(Options{}.withDefaults())
+	var carriers []*attachment
+	for id := range uint64(3) {
+		a := s.newAttachment(&memCarrier{}, id+1)
+		s.attached = append(s.attached, a)
+		carriers = append(carriers, a)
+	}
+	for range 2 {
+		st := s.newStream(s.ownID(s.opened), true)
+		s.opened++
+		buf := s.opt.Memory.get(1000)
+		st.out.push(buf, buf.b[:1000], false)
+		st.out.limit, st.home, st.queued = 1000, carriers[1], true
+		carriers[1].bulk.push(st)
+	}
+	lost := carriers[0]
+	lost.lose(errCut)
+	if lost.hasWork() || lost.bulk.len() != 0 || carriers[1].bulk.len() != 2 {
+		t.Errorf("the lost carrier has %d streams, the other %d", lost.bulk.len(), carriers[1].bulk.len())
+	}
+}

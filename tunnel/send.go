@@ -100,7 +100,7 @@ func (f *outFrame) around(before []byte) []byte {
 // hasWork reports whether build would make a message.
 func (a *attachment) hasWork() bool {
 	s := a.s
-	if a.broken != nil {
+	if a.broken != nil || a.lost { // a lost one must not take bulk from others
 		return false
 	}
 	if a.closeDue || a.ackDue || a.pongDue || a.pingDue || a.interactive.len() > 0 {
@@ -124,6 +124,7 @@ func (a *attachment) bulkReady() bool {
 	}
 	if !a.flight.allows(minBulk) {
 		a.flight.round.binding = true
+		a.s.bulkAt = time.Now() // it waits
 		return false
 	}
 	return true
@@ -175,6 +176,9 @@ func (a *attachment) build(now time.Time) (*buffer, []byte) {
 	asks := control > 0 || len(a.frames) > 0
 	if !asks && !a.ackDue && len(msg) == 0 {
 		buf.release() // what was queued had nothing to send after all
+		if a.bulk.len() > 0 {
+			a.wake() // or has turned to bulk since that was looked at
+		}
 		return nil, nil
 	}
 	a.recordSent(now, size, asks)

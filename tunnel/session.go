@@ -312,6 +312,9 @@ func (s *Session) forget(st *Stream) {
 	if !st.forgotten && st.in.done() && st.out.done() {
 		st.forgotten = true
 		delete(s.streams, st.id)
+		if s.crowd.interactive == st {
+			s.crowd.interactive = nil
+		}
 		if s.draining && len(s.streams) == 0 {
 			s.changed.Broadcast()
 		}

@@ -67,7 +67,8 @@ func (st *Stream) write(p []byte, now bool) (n int, err error) {
 
 // ReadFrom writes everything that r yields up to its EOF, which it does not
 // pass on (CloseWrite does). If r is a socket, it takes a buffer only when there
-// is something to read, so an idle stream holds none.
+// is something to read, so an idle stream holds none. What it has read it writes
+// to an idle carrier itself: a carrier's slow write holds it up.
 func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 	st.writing.Lock()
 	defer st.writing.Unlock()
