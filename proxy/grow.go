@@ -83,7 +83,7 @@ func (l *link) awaitSurplus(ctx context.Context, joined time.Time, giveUp contex
 		case <-ticker.C:
 		}
 		st := l.session.Stats()
-		if time.Since(joined) > after && time.Since(st.Crowded) > after && st.Suspect == 0 && st.Carriers > l.client.o.Carriers {
+		if time.Since(joined) > after && time.Since(st.AllNeeded) > after && st.Suspect == 0 && st.Carriers > l.client.o.Carriers {
 			giveUp(errSurplus)
 			return
 		}

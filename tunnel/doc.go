@@ -13,7 +13,8 @@
 //   - [Stream.Write] or [Stream.ReadFrom] (write.go, source.go) puts it into a
 //     pooled buffer (buffer.go) of the stream's sending half (outgoing.go),
 //     where it stays until acked;
-//   - the stream is queued at its carrier, interactive or bulk (schedule.go);
+//   - the stream is queued at its carrier, interactive or bulk; of several
+//     carriers one is kept clear of bulk beside interactive streams (schedule.go);
 //   - the writer itself, if the carrier is idle, or else the carrier's writer
 //     goroutine builds a message (send.go) within the in-flight limit
 //     (flight.go), in place around the bytes if it can, remembers what it holds
@@ -30,7 +31,7 @@
 // When a carrier is lost, what is still current of its unacked messages is
 // queued again for any other (attachment.go); the HELLO of the next carrier
 // (handshake.go) tells how much of it had arrived. timers.go finds carriers
-// that went silent.
+// that went silent, crowd.go when another would help.
 //
 // One mutex guards a session with all its streams and carriers. Nothing is
 // read, written or copied at length while it is held.

@@ -27,7 +27,7 @@ type SessionStats struct {
 	Resumes          uint64        // times a carrier joined when none was left
 	DatagramsDropped uint64        //
 	RTT              time.Duration // smoothed, of the carrier with the least backlog; 0: not measured
-	Crowded          time.Time     // when so much last moved that one carrier less would have been crowded
+	AllNeeded        time.Time     // when its carriers were last all needed: one less would have been crowded
 	Detached         time.Time     // since when no carrier is attached; zero: one is
 	Established      bool          // HELLOs were exchanged once
 }
@@ -41,7 +41,7 @@ func (s *Session) Stats() SessionStats {
 		Carriers: len(s.attached), Streams: len(s.streams), Opened: c.opened, Accepted: c.accepted,
 		Sent: c.sent, Received: c.received, Replayed: c.replayed,
 		CarriersEver: c.carriers, CarriersLost: c.carriersLost, Resumes: c.resumes,
-		DatagramsDropped: c.datagramsDropped, Crowded: s.crowd.used, Detached: s.detached, Established: s.established,
+		DatagramsDropped: c.datagramsDropped, AllNeeded: s.crowd.used, Detached: s.detached, Established: s.established,
 	}
 	for _, a := range s.attached {
 		if a.suspect {

@@ -19,12 +19,17 @@ import (
 func startFlood(t testing.TB) string {
 	t.Helper()
 	return startTarget(t, func(c *net.TCPConn) {
-		for p := make([]byte, 256<<10); ; {
-			if _, err := c.Write(p); err != nil {
-				return
-			}
-		}
+		pour(c)
 	})
+}
+
+// pour sends zeros for as long as anybody reads.
+func pour(c net.Conn) {
+	for p := make([]byte, 256<<10); ; {
+		if _, err := c.Write(p); err != nil {
+			return
+		}
+	}
 }
 
 // startSink starts a target that reads and throws away.
@@ -33,10 +38,14 @@ func startSink(t testing.TB) string {
 	return startTarget(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
 }
 
-// stall opens a stream to a flood and reads nothing, once its buffers have begun to fill.
-func stall(t testing.TB, addr string) net.Conn {
+// openFlood opens a stream to a flood, which it asks for with ask, and reads the first byte: whoever reads no
+// more stalls it.
+func openFlood(t testing.TB, addr, ask string) net.Conn {
 	t.Helper()
 	c := dial(t, addr)
+	if _, err := io.WriteString(c, ask); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -62,40 +71,23 @@ func bulkRate(t testing.TB, addr string, d time.Duration) float64 {
 func startEither(t testing.TB) string {
 	t.Helper()
 	return startTarget(t, func(c *net.TCPConn) {
-		p := make([]byte, 256<<10)
-		if _, err := io.ReadFull(c, p[:1]); err != nil {
+		var first [1]byte
+		if _, err := io.ReadFull(c, first[:]); err != nil {
 			return
 		}
-		if p[0] != 'F' {
-			c.Write(p[:1])
-			io.Copy(c, c)
+		if first[0] == 'F' {
+			pour(c)
 			return
 		}
-		for {
-			if _, err := c.Write(p); err != nil {
-				return
-			}
-		}
+		c.Write(first[:])
+		io.Copy(c, c)
 	})
-}
-
-// flood opens a stream to such a target and reads the first byte of its flood.
-func flood(t testing.TB, addr string) net.Conn {
-	t.Helper()
-	c := dial(t, addr)
-	if _, err := io.WriteString(c, "F"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // underBulk returns the round trips of a byte while bulk flows.
 func underBulk(t testing.TB, addr string, rounds int) []time.Duration {
 	t.Helper()
-	bulk, c := flood(t, addr), dial(t, addr)
+	bulk, c := openFlood(t, addr, "F"), dial(t, addr)
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer bulk.Close()
@@ -157,7 +149,7 @@ func TestSlowConsumerThroughput(t *testing.T) {
 		var ratios []float64
 		for range pick(7, 11) {
 			alone := bulkRate(t, addr, d)
-			slow := stall(t, addr)
+			slow := openFlood(t, addr, "")
 			beside := bulkRate(t, addr, d)
 			slow.Close()
 			ratios = append(ratios, beside/alone)
@@ -168,7 +160,7 @@ func TestSlowConsumerThroughput(t *testing.T) {
 
 	// The stall goes on, far longer than pings may be late: the carrier must not be found dead.
 	carriers := p.relay.Stats().Accepted
-	slow := stall(t, addr)
+	slow := openFlood(t, addr, "")
 	reportMemory(t, p)
 	<-time.After(pick(12*time.Second, time.Minute))
 	if now := p.relay.Stats().Accepted; now != carriers {
@@ -215,7 +207,7 @@ func TestSlowConsumerEcho(t *testing.T) {
 				var bareMedian, bareMean time.Duration
 				for range pick(7, 15) {
 					for i, addr := range ways {
-						slow := flood(t, addr)
+						slow := openFlood(t, addr, "F")
 						took := measure(addr)
 						slow.Close()
 						if i == 0 {
@@ -279,7 +271,7 @@ func TestSlowConsumerEchoLongLink(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			slow := stall(t, p.client.forward(flood))
+			slow := openFlood(t, p.client.forward(flood), "")
 			defer slow.Close()
 			bulk, run := open()
 			bulk.SetDeadline(time.Time{})
