@@ -156,13 +156,13 @@ func (l *link) keepCarrier(ctx, alive context.Context, slot int) {
 		ok := pause(ctx, c.backoff.delay(), c.gate.wanted(), l.session.Waiting())
 		var carrier tunnel.Carrier
 		if ok {
-			carrier, ok = l.dial(ctx)
+			carrier, ok = l.dial(ctx, l.dialFailed)
 		}
 		if !ok {
 			l.update(func() { l.dialling-- })
 			continue
 		}
-		l.attach(alive, carrier, func(bool) { l.dialling-- })
+		l.attach(alive, carrier, func(bool) { l.dialling-- }, l.dialFailed)
 	}
 }
 
@@ -197,13 +197,13 @@ func (l *link) hedge(ctx, alive context.Context) {
 		if !pause(ctx, b.delay(), nil, nil) {
 			return
 		}
-		carrier, ok := l.dial(ctx)
+		carrier, ok := l.dial(ctx, l.dialFailed)
 		if !ok {
 			b.fail()
 			continue
 		}
 		settled := make(chan bool, 1) // until then the session asks for it still, and would get two
-		wg.Go(func() { l.attach(alive, carrier, func(joined bool) { settled <- joined }) })
+		wg.Go(func() { l.attach(alive, carrier, func(joined bool) { settled <- joined }, l.dialFailed) })
 		if <-settled {
 			b.succeed()
 		} else {
@@ -212,8 +212,8 @@ func (l *link) hedge(ctx, alive context.Context) {
 	}
 }
 
-// dial opens one carrier. A failure is counted, logged, and ends the client if it was the first and will not mend.
-func (l *link) dial(ctx context.Context) (tunnel.Carrier, bool) {
+// dial opens one carrier. failed is told why that did not work, unless ctx ended.
+func (l *link) dial(ctx context.Context, failed func(*CarrierError)) (tunnel.Carrier, bool) {
 	c := l.client
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -232,23 +232,20 @@ func (l *link) dial(ctx context.Context) (tunnel.Carrier, bool) {
 	if !ok {
 		ce = &CarrierError{Cause: CauseNetwork, Err: err}
 	}
-	l.dialFailed(ce)
+	c.counters.dialFailures.add(string(ce.Cause))
+	failed(ce)
 	return nil, false
 }
 
+// dialFailed is about a carrier that the client needs: it ends the client if that was the first and will not mend.
 func (l *link) dialFailed(ce *CarrierError) {
 	c := l.client
-	c.counters.dialFailures.add(string(ce.Cause))
 	c.backoff.fail()
 	if (ce.Permanent || c.once) && !c.established.Load() {
 		l.giveUp(ce)
 		return
 	}
-	attrs := []any{"error", ce.Err, "cause", string(ce.Cause)}
-	if ce.Advice != "" {
-		attrs = append(attrs, "hint", ce.Advice)
-	}
-	c.log.Warn("server agent not reached, trying again", attrs...)
+	c.log.Warn("server agent not reached, trying again", ce.attrs()...)
 }
 
 // giveUp ends the session and the client with err.
@@ -261,8 +258,9 @@ func (l *link) giveUp(err error) {
 	l.session.Close(&tunnel.CloseError{Code: tunnel.CloseDone, Reason: "client agent gave up"})
 }
 
-// attach serves one carrier until it is lost. dialled runs with l locked, once it is attached or has failed.
-func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func(joined bool)) {
+// attach serves one carrier until it is lost. dialled runs with l locked, once it is attached or has failed; then failed is
+// told why, unless the session is over.
+func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled func(joined bool), failed func(*CarrierError)) {
 	joined := false
 	w := &watchedCarrier{Carrier: carrier, joined: func() {
 		joined = true
@@ -272,7 +270,7 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 	err := l.session.Attach(alive, w)
 	if !joined {
 		l.update(func() { dialled(false) })
-		l.attachFailed(err)
+		l.attachFailed(err, failed)
 		return
 	}
 	l.client.backoff.lost(time.Since(start) >= healthyAfter || l.payload() != before)
@@ -324,7 +322,7 @@ func (l *link) left(err error, silence time.Duration) {
 }
 
 // attachFailed handles a carrier over which the server agent did not let the session be made or resumed.
-func (l *link) attachFailed(err error) {
+func (l *link) attachFailed(err error, failed func(*CarrierError)) {
 	if l.session.Err() != nil {
 		return // which tells why it ended
 	}
@@ -337,6 +335,9 @@ func (l *link) attachFailed(err error) {
 		case tunnel.CloseVersion, tunnel.CloseProtocol, tunnel.CloseRefused:
 			failure.Cause, failure.Permanent = CauseConfig, true
 			failure.Advice = "check that the versions of both agents fit"
+		case tunnel.CloseUnknownSession: // but a carrier is attached
+			failure.Cause = CauseConfig
+			failure.Advice = "the balancer led to another server agent than the session's: it must lead each client to one and the same"
 		case tunnel.CloseLimit:
 			failure.Cause = CauseLimit
 			failure.Advice = "the identity has as many sessions as it may have: stop another client agent of it, or raise its limit"
@@ -344,7 +345,8 @@ func (l *link) attachFailed(err error) {
 			failure.Cause = CauseLimit
 		}
 	}
-	l.dialFailed(failure)
+	l.client.counters.dialFailures.add(string(failure.Cause))
+	failed(failure)
 }
 
 // payload is a figure that changes whenever payload moved.

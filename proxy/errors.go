@@ -152,6 +152,15 @@ func (e *CarrierError) Hint() string { return e.Advice }
 // Unwrap returns the failure.
 func (e *CarrierError) Unwrap() error { return e.Err }
 
+// attrs returns what a log line tells of it.
+func (e *CarrierError) attrs() []any {
+	attrs := []any{"error", e.Err, "cause", string(e.Cause)}
+	if e.Advice != "" {
+		attrs = append(attrs, "hint", e.Advice)
+	}
+	return attrs
+}
+
 // ErrSessionLost is what streams end with when the server agent no longer knows their session.
 var ErrSessionLost = errors.New("session lost: the server agent restarted, the session expired, or a balancer led to another server agent")
 

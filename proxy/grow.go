@@ -23,7 +23,7 @@ func (l *link) grow(ctx, alive context.Context) {
 		if room, _ := l.room(); !room {
 			continue // taken meanwhile, as by the first carrier
 		}
-		carrier, ok := l.dial(ctx)
+		carrier, ok := l.dial(ctx, l.growFailed)
 		if ok {
 			settled := make(chan bool, 1)
 			wg.Go(func() { l.serveExtra(alive, carrier, func(joined bool) { settled <- joined }) })
@@ -68,7 +68,13 @@ func (l *link) serveExtra(alive context.Context, carrier tunnel.Carrier, dialled
 			wg.Go(func() { l.awaitSurplus(ctx, time.Now(), cancel) })
 		}
 		dialled(joined)
-	})
+	}, l.growFailed)
+}
+
+// growFailed is about a carrier without which the session goes on as well as before.
+func (l *link) growFailed(ce *CarrierError) {
+	attrs := append(ce.attrs(), "carriers", l.session.Stats().Carriers, "next_try_in", growPause)
+	l.client.log.Info("no further carrier to be had, going on with those there are", attrs...)
 }
 
 // awaitSurplus gives a carrier up once one less would do, and has done for long.

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,6 +111,43 @@ func TestMaxCarriers(t *testing.T) {
 			watch(time.Second)
 			if n := w.client.Status().Counters.BytesReceived; n < 10_000_000 {
 				t.Errorf("they were not crowded: %d bytes", n)
+			}
+		})
+	}
+}
+
+// TestNoFurtherCarrier: a session that needs another carrier and cannot have one goes on with what it has, is not
+// alarmed about it, and replaces a lost carrier as fast as ever.
+func TestNoFurtherCarrier(t *testing.T) {
+	for _, c := range []struct {
+		name, cause, hint string
+		prevent           func(w *world)
+	}{
+		{"no connection", "network", "", func(w *world) { w.away(errors.New("one connection is enough")) }},
+		{"another server agent", "config", "balancer", func(w *world) { w.startServer(worldOptions{}) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := crowdedWorld(t, func(o *ClientOptions) {})
+			first := w.server
+			c.prevent(w)
+			witness := dialTest(t, "tcp", w.addr(1))
+			for range 4 {
+				w.download(t)
+			}
+			w.until("the failed attempt", func() bool { return w.client.Status().Counters.DialFailures[c.cause] > 0 })
+			w.until("its log line", func() bool { return strings.Contains(w.log.text(), "no further carrier to be had") })
+			w.away(nil)
+			w.mu.Lock()
+			w.server = first
+			w.mu.Unlock()
+			w.cut()
+			mustWrite(t, witness, "ping")
+			mustRead(t, witness, "ping")
+			if n := w.client.Status().Counters; n.SessionsLost != 0 || n.DialFailures[c.cause] != 1 || len(n.DialFailures) != 1 {
+				t.Errorf("counters: %+v", n)
+			}
+			if log := w.log.text(); strings.Contains(log, "trying again") || !strings.Contains(log, c.hint) {
+				t.Errorf("what the client says of it does not fit")
 			}
 		})
 	}

@@ -14,7 +14,10 @@ import (
 // lossCause names why a carrier was lost, in a word for metrics.
 func lossCause(err error) string {
 	nerr, _ := errors.AsType[net.Error](err)
+	_, said := errors.AsType[*ws.CloseError](err)
 	switch {
+	case said:
+		return "closed"
 	case errors.Is(err, tunnel.ErrDead):
 		return "dead"
 	case errors.Is(err, errSurplus):
@@ -82,8 +85,7 @@ const shortestIdleLimit = 9 * time.Second
 // idleHint says what to try when a carrier was cut that nothing had come from for a while, or "". Who cuts what is idle
 // gives no reason.
 func idleHint(err error, silence time.Duration) string {
-	_, said := errors.AsType[*ws.CloseError](err)
-	if cause := lossCause(err); said || cause != "eof" && cause != "reset" || silence < shortestIdleLimit {
+	if cause := lossCause(err); cause != "eof" && cause != "reset" || silence < shortestIdleLimit {
 		return ""
 	}
 	return fmt.Sprintf("nothing had come for %v: if that is so each time, something between the agents cuts idle "+

@@ -25,25 +25,26 @@ func TestExplainLoss(t *testing.T) {
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
 	silent := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)}
 	for _, tt := range []struct {
-		err  error
-		is   error
-		want string // how it begins
+		err   error
+		is    error
+		want  string // how it begins
+		cause string // for metrics
 	}{
-		{lost(io.EOF), io.EOF, "connection closed without a WebSocket close (a bare EOF), by the other agent or by"},
-		{lost(io.ErrUnexpectedEOF), io.ErrUnexpectedEOF, "connection closed in the middle of a message"},
-		{lost(reset), syscall.ECONNRESET, "connection reset, by the other agent or by something between the agents"},
-		{lost(silent), syscall.ETIMEDOUT, "connection failed: read: " + syscall.ETIMEDOUT.Error()},
-		{lost(&ws.CloseError{Code: 1012, Reason: "restart"}), io.EOF, "carrier closed by the peer with status 1012 (restart)"},
+		{lost(io.EOF), io.EOF, "connection closed without a WebSocket close (a bare EOF), by the other agent or by", "eof"},
+		{lost(io.ErrUnexpectedEOF), io.ErrUnexpectedEOF, "connection closed in the middle of a message", "eof"},
+		{lost(reset), syscall.ECONNRESET, "connection reset, by the other agent or by something between the agents", "reset"},
+		{lost(silent), syscall.ETIMEDOUT, "connection failed: read: " + syscall.ETIMEDOUT.Error(), "timeout"},
+		{lost(&ws.CloseError{Code: 1012, Reason: "restart"}), io.EOF, "carrier closed by the peer with status 1012 (restart)", "closed"},
 		{
 			fmt.Errorf("carrier lost: %w", fmt.Errorf("read from carrier: %w", ws.ErrTextMessage)), ws.ErrTextMessage,
-			"read from carrier: text message",
+			"read from carrier: text message", "other",
 		},
-		{tunnel.ErrDead, tunnel.ErrDead, "the carrier is dead"},
-		{&tunnel.CloseError{Code: tunnel.CloseDone}, net.ErrClosed, "session ended: done"},
+		{tunnel.ErrDead, tunnel.ErrDead, "the carrier is dead", "dead"},
+		{&tunnel.CloseError{Code: tunnel.CloseDone}, net.ErrClosed, "session ended: done", "session_ended"},
 	} {
 		got := explainLoss(tt.err)
-		if !strings.HasPrefix(got.Error(), tt.want) || !errors.Is(got, tt.is) || lossCause(got) != lossCause(tt.err) {
-			t.Errorf("%v: got %q", tt.err, got)
+		if !strings.HasPrefix(got.Error(), tt.want) || !errors.Is(got, tt.is) || lossCause(got) != tt.cause || lossCause(tt.err) != tt.cause {
+			t.Errorf("%v: got %q, cause %s", tt.err, got, lossCause(got))
 		}
 	}
 	if err := explainLoss(nil); err != nil {

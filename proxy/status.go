@@ -87,7 +87,7 @@ type Counters struct {
 	SessionsLost uint64 `json:"sessions_lost"`
 	// CarriersOpened counts carriers whose WebSocket handshake succeeded.
 	CarriersOpened uint64 `json:"carriers_opened"`
-	// CarrierLosses counts carriers that ended, by cause.
+	// CarrierLosses counts carriers that ended, by cause; "closed" by a WebSocket close, "eof" without one.
 	CarrierLosses map[string]uint64 `json:"carrier_losses"`
 	// DialFailures counts carriers that could not be had, by [Cause] (client agent).
 	DialFailures map[string]uint64 `json:"dial_failures"`

@@ -99,7 +99,7 @@ func figures() []figure {
 			func(c *proxy.Counters) uint64 { return c.SessionsLost }),
 		counter("carriers_opened_total", "Carriers whose WebSocket handshake succeeded.",
 			func(c *proxy.Counters) uint64 { return c.CarriersOpened }),
-		counters("carriers_lost_total", "Carriers that ended, by cause.", "cause", nil,
+		counters("carriers_lost_total", "Carriers that ended, by cause: closed by a WebSocket close, eof without one, surplus when fewer do.", "cause", nil,
 			func(c *proxy.Counters) map[string]uint64 { return c.CarrierLosses }),
 		counters("dial_failures_total", "Attempts to reach the server agent that failed, by cause (client agent).", "cause", dialCauses(),
 			func(c *proxy.Counters) map[string]uint64 { return c.DialFailures }),
