@@ -17,10 +17,11 @@ type crowd struct {
 	at       time.Time // when it last looked
 	sent     uint64    // payload bytes until then
 	received uint64
+	looks    uint64    // that it has taken
 	periods  int       // in a row in which the carriers were crowded
 	used     time.Time // when one carrier less would last have been crowded
 
-	counted       time.Time // when busyStreams was last called
+	moving        []*Stream // since it last looked, if somebody watches
 	interactive   *Stream   // one that moved little lately; nil: none
 	interactiveAt time.Time
 }
@@ -46,6 +47,15 @@ func (s *Session) Crowded(ctx context.Context) error {
 	})
 }
 
+// moves notes that a stream is about to move payload.
+func (c *crowd) moves(st *Stream) {
+	if c.watched == 0 || st.look > c.looks {
+		return
+	}
+	st.look, st.moved = c.looks+1, st.sent+st.received
+	c.moving = append(c.moving, st)
+}
+
 // watchCrowd looks, if it is time to.
 func (s *Session) watchCrowd(now time.Time) {
 	c := &s.crowd
@@ -57,12 +67,17 @@ func (s *Session) watchCrowd(now time.Time) {
 	crowded := int(float64(moved)/elapsed.Seconds()) / s.opt.CrowdRate // so many carriers
 	c.at, c.sent, c.received = now, s.counters.sent, s.counters.received
 	n := len(s.attached)
-	if n > 1 && crowded >= n-1 {
+	bulk := n // so many carry bulk
+	if s.reserved(now) != nil {
+		bulk--
+	}
+	if n > 1 && crowded >= max(1, bulk-1) {
 		c.used = now
 	}
+	busy := c.busyStreams()
 	switch {
 	case c.watched == 0:
-	case crowded < n || s.busyStreams() <= n:
+	case crowded < bulk || busy <= n:
 		c.periods = 0
 	default:
 		if c.periods++; c.periods == crowdPeriods {
@@ -72,30 +87,21 @@ func (s *Session) watchCrowd(now time.Time) {
 }
 
 // busyStreams counts the streams that have moved bulk since it was last called,
-// and all interactive ones of late as one. The first time in a while it counts none.
-func (s *Session) busyStreams() (n int) {
-	c := &s.crowd
-	if c.at.Sub(c.counted) > 2*crowdPeriod {
-		for _, st := range s.streams {
-			st.counted = st.sent + st.received
-		}
-		c.counted, c.interactive = c.at, nil
-		return 0
-	}
-	c.counted = c.at
-	for _, st := range s.streams {
-		moved := st.sent + st.received
-		switch since := moved - st.counted; {
-		case since > interactiveBytes:
+// and all interactive ones of late as one.
+func (c *crowd) busyStreams() (n int) {
+	for i, st := range c.moving {
+		if st.sent+st.received-st.moved <= interactiveBytes {
+			c.interactive, c.interactiveAt = st, c.at
+		} else {
 			n++
 			if st == c.interactive {
 				c.interactive = nil // it was only beginning
 			}
-		case since > 0:
-			c.interactive, c.interactiveAt = st, c.at
 		}
-		st.counted = moved
+		c.moving[i] = nil
 	}
+	c.moving = c.moving[:0]
+	c.looks++
 	if c.at.Sub(c.interactiveAt) > reservedPeriod {
 		c.interactive = nil
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 
 	"sallyport/tunnel/internal/frame"
 )
@@ -100,8 +101,7 @@ func (s *Session) hello(carrier uint64) *frame.Hello {
 func (s *Session) exchange(ctx context.Context, c Carrier, hello *frame.Hello) (*frame.Hello, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.HandshakeTimeout, ErrHandshake)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { c.Close(context.Cause(ctx)) })
-	defer stop()
+	defer s.closeAfter(ctx, c)()
 	err := c.WriteMessages([][]byte{frame.AppendHello(nil, hello)})
 	var reply *frame.Hello
 	if err == nil {
@@ -110,12 +110,34 @@ func (s *Session) exchange(ctx context.Context, c Carrier, hello *frame.Hello) (
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case s.Err() != nil:
+		return nil, s.Err()
 	case err != nil:
 		return nil, fmt.Errorf("exchanging HELLOs: %w", err)
 	case reply.MinVersion > Version || reply.MaxVersion < Version:
 		return nil, versionError(reply)
 	}
 	return reply, nil
+}
+
+// closeAfter closes a carrier that is not attached yet when ctx or the session
+// ends, unless stop is called before.
+func (s *Session) closeAfter(ctx context.Context, c Carrier) (stop func()) {
+	var wg sync.WaitGroup
+	stopped := make(chan struct{})
+	wg.Go(func() {
+		select {
+		case <-stopped:
+		case <-ctx.Done():
+			c.Close(context.Cause(ctx))
+		case <-s.done:
+			c.Close(s.Err())
+		}
+	})
+	return func() {
+		close(stopped)
+		wg.Wait()
+	}
 }
 
 func versionError(h *frame.Hello) *CloseError {

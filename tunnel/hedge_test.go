@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,44 @@ func TestNoHedgeBesideALiveCarrier(t *testing.T) {
 		}
 		if h.hedges() != 0 {
 			t.Errorf("%d hedges", h.hedges())
+		}
+	})
+}
+
+// TestSuspectIsLeftForOneThatRecovers checks that of two silent carriers the one
+// that speaks again takes over what the other one has.
+func TestSuspectIsLeftForOneThatRecovers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		wires := []*wire{newWire(10*time.Millisecond, 0), newWire(10*time.Millisecond, 0)}
+		p.start(wires[0])
+		p.join(wires[1], "alice")
+		time.Sleep(time.Second)
+		p.server.mu.Lock()
+		carriers := slices.Clone(p.server.attached)
+		p.server.mu.Unlock()
+		var from, to [2]*Stream
+		for i, w := range wires {
+			from[i], to[i] = p.open()
+			p.server.mu.Lock()
+			to[i].home = carriers[i]
+			p.server.mu.Unlock()
+			w.hold(true)
+		}
+		for i := range to {
+			fmt.Fprint(to[i], "x")
+		}
+		time.Sleep(3 * time.Second)
+		if n := p.server.Stats().Suspect; n != 2 {
+			t.Fatalf("%d suspect", n)
+		}
+		wires[0].hold(false)
+		start := time.Now()
+		for i := range from {
+			mustRead(t, from[i], "x")
+		}
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("it took %v", took)
 		}
 	})
 }

@@ -72,6 +72,9 @@ const (
 	maxUnsent = readSize
 	// maxGaps is how many separate pieces a stream's reassembly may hold.
 	maxGaps = 256
+	// maxMoves is how often a bulk stream may change carriers for what it has in
+	// flight: should one be held up, each move leaves a gap at the peer.
+	maxMoves = maxGaps / 4
 
 	// maxCarriers is how many carriers a session may have at a time.
 	maxCarriers = 8

@@ -111,6 +111,11 @@ func (a *attachment) alive(now time.Time) {
 	}
 	if a.suspect && a.broken == nil {
 		a.suspect = false
+		for _, other := range a.s.attached {
+			if other.suspect {
+				other.moveAway() // there is somewhere to go now
+			}
+		}
 		a.s.changed.Broadcast()
 	}
 }

@@ -150,22 +150,36 @@ func (s *Session) wakeSpare(busy *attachment) {
 
 // steal moves a bulk stream from another carrier's queue to this idle one's.
 func (a *attachment) steal() {
-	if a.suspect || a.bulk.len() > 0 {
+	if a.suspect || a.bulk.len() > 0 || !a.flight.allows(minBulk) {
 		return
 	}
 	for _, other := range a.s.attached {
 		if other == a || other.bulk.len() == 0 || other.flight.allows(minBulk) && other.bulk.len() < 2 {
 			continue
 		}
+		if first := *other.bulk.at(0); !first.mayMove() {
+			continue
+		}
 		st := other.bulk.pop()
 		if st.home == other && st.out.sendable() {
 			st.home = a
+			st.moves++
 			a.bulk.push(st)
 		} else {
 			st.queued = false
 		}
 		return
 	}
+}
+
+// mayMove says whether another carrier may take the stream. What was in flight
+// when its moves were last counted from 0 may hold as many again: twice
+// maxMoves at most are unacked.
+func (st *Stream) mayMove() bool {
+	if st.out.base > st.movesFrom {
+		st.moves, st.movesFrom = 0, st.out.sent
+	}
+	return st.moves < maxMoves
 }
 
 // controlDue queues the stream for its CREDIT, RESET_STREAM or STOP_SENDING.
@@ -257,6 +271,7 @@ func (a *attachment) take(now time.Time, st *Stream, size, room int) int {
 		a.frames = append(a.frames, f)
 		size += len(f.data) + streamOverhead
 		st.countSent(now, len(f.data))
+		a.s.crowd.moves(st)
 		st.sent += uint64(len(f.data))
 		a.s.counters.sent += uint64(len(f.data))
 	}

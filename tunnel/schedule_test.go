@@ -120,3 +120,41 @@ func TestLostCarrierStealsNothing(t *testing.T) {
 		t.Errorf("the lost carrier has %d streams, the other %d", lost.bulk.len(), carriers[1].bulk.len())
 	}
 }
+
+// TestMovesAreBounded checks that carriers that take turns with one stream stop
+// before these leave more gaps than the peer allows, until it has acked.
+func TestMovesAreBounded(t *testing.T) {
+	s := newSession(Options{}.withDefaults())
+	a, b := s.newAttachment(&memCarrier{}, 1), s.newAttachment(&memCarrier{}, 2)
+	s.attached = append(s.attached, a, b)
+	st := s.newStream(s.ownID(s.opened), true)
+	s.opened++
+	st.out.limit, st.home, st.queued = 1<<40, a, true
+	a.bulk.push(st)
+	rounds := func() (moves int) {
+		for range 2 * maxGaps {
+			buf := s.opt.Memory.get(1000)
+			st.out.push(buf, buf.b[:1000], false)
+			from, to := st.home, a
+			if from == a {
+				to = b
+			}
+			from.flight.unacked, to.flight.unacked = from.flight.limit, 0
+			to.steal()
+			if st.home != from {
+				moves++
+			}
+			if f, ok := st.out.next(st, 1000, 1); ok {
+				f.buf.release()
+			}
+		}
+		return moves
+	}
+	before := rounds()
+	acked := st.out.sent
+	st.out.onAck(0, acked, false)
+	after := rounds()
+	if before == 0 || before > maxMoves || after == 0 || before+after > 2*maxMoves {
+		t.Errorf("%d moves before an ack, %d after it; at most %d may be in flight", before, after, maxGaps/2)
+	}
+}

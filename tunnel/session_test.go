@@ -239,3 +239,22 @@ func TestWaiting(t *testing.T) {
 		}
 	})
 }
+
+// TestEndFreesAHandshake checks that a carrier over which nobody answers does not
+// outlast its session.
+func TestEndFreesAHandshake(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		p.start(newWire(time.Millisecond, 0))
+		silent := newWire(time.Millisecond, 0)
+		silent.hold(true)
+		attach, _ := p.join(silent, "alice")
+		time.Sleep(time.Second)
+		start := time.Now()
+		p.client.Close(&CloseError{Code: CloseDone})
+		mustCloseError(t, <-attach, CloseDone)
+		if took := time.Since(start); took > time.Second || !silent.client.isClosed() {
+			t.Errorf("it took %v, closed: %v", took, silent.client.isClosed())
+		}
+	})
+}

@@ -41,6 +41,8 @@ type Stream struct {
 	periodStart    time.Time       // of interactivePeriod
 	periodBytes    int             // sent in it
 	wasBulk        bool            // in the period before
+	moves          int             // to carriers that stole it, since what was in flight
+	movesFrom      uint64          // when they were last counted from 0, up to here
 	charged        int             // of session.sendCharged
 	datagrams      deque[datagram] // received, not read
 	datagramsDue   int             // of ours, waiting in session.datagrams
@@ -53,7 +55,8 @@ type Stream struct {
 	doneCh         chan struct{}
 	afterDone      []*func()
 	received, sent uint64 // for Stats
-	counted        uint64 // of both, when busyStreams last looked
+	moved          uint64 // of both, before the period of look
+	look           uint64 // the crowd's next when it last moved any
 }
 
 // ID returns the stream's id in its session.
@@ -131,6 +134,7 @@ func (st *Stream) awaitReadable() error {
 // consumed gives the peer new credit when enough was read.
 func (st *Stream) consumed(n int) {
 	s := st.session
+	s.crowd.moves(st)
 	st.received += uint64(n)
 	s.counters.received += uint64(n)
 	st.refund()
