@@ -79,7 +79,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	setDefault(&c.o.Carriers, 1)
 	setDefault(&c.o.MaxCarriers, maxClientCarriers)
 	if c.o.Carriers < 0 || c.o.Carriers > c.o.MaxCarriers || c.o.MaxCarriers > maxClientCarriers {
-		return nil, fmt.Errorf("client agent: %d carriers, and at most %d: write 1 to %d for both, the second no less than the first",
+		return nil, fmt.Errorf("client agent: Carriers is %d and MaxCarriers %d: give 1 to %d for both, no less for the second",
 			c.o.Carriers, c.o.MaxCarriers, maxClientCarriers)
 	}
 	setDefault(&c.o.SurplusAfter, defaultSurplus)

@@ -31,6 +31,8 @@ type link struct {
 	retired     bool  // goes away: takes no new streams
 	fatal       error // why trying on is pointless
 	streams     int   // relays that go on, or ended because the session did
+	growth      growth
+	dialTook    time.Duration // the last carrier
 }
 
 // connect keeps the client connected until ctx ends: it makes a session, and a new one whenever the last one ended or
@@ -188,30 +190,6 @@ func (l *link) claim(ctx context.Context, slot int) bool {
 	}
 }
 
-// hedge dials one carrier more whenever the session suspects those that it has.
-func (l *link) hedge(ctx, alive context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	var b backoff
-	for l.session.Hedge(ctx) == nil {
-		if !pause(ctx, b.delay(), nil, nil) {
-			return
-		}
-		carrier, ok := l.dial(ctx, l.dialFailed)
-		if !ok {
-			b.fail()
-			continue
-		}
-		settled := make(chan bool, 1) // until then the session asks for it still, and would get two
-		wg.Go(func() { l.attach(alive, carrier, func(joined bool) { settled <- joined }, l.dialFailed) })
-		if <-settled {
-			b.succeed()
-		} else {
-			b.fail()
-		}
-	}
-}
-
 // dial opens one carrier. failed is told why that did not work, unless ctx ended.
 func (l *link) dial(ctx context.Context, failed func(*CarrierError)) (tunnel.Carrier, bool) {
 	c := l.client
@@ -220,9 +198,11 @@ func (l *link) dial(ctx context.Context, failed func(*CarrierError)) (tunnel.Car
 	l.mu.Lock()
 	resume := l.established
 	l.mu.Unlock()
+	start := time.Now()
 	carrier, err := c.o.Dial(ctx, resume)
 	if err == nil {
 		c.counters.carriersOpened.Add(1)
+		l.update(func() { l.dialTook = time.Since(start) })
 		return carrier, true
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -231,6 +211,9 @@ func (l *link) dial(ctx context.Context, failed func(*CarrierError)) (tunnel.Car
 	ce, ok := errors.AsType[*CarrierError](err)
 	if !ok {
 		ce = &CarrierError{Cause: CauseNetwork, Err: err}
+	}
+	if slow, ok := errors.AsType[*hedgeError](context.Cause(ctx)); ok {
+		ce = &CarrierError{Cause: CauseNetwork, Err: slow}
 	}
 	c.counters.dialFailures.add(string(ce.Cause))
 	failed(ce)
@@ -269,8 +252,8 @@ func (l *link) attach(alive context.Context, carrier tunnel.Carrier, dialled fun
 	start, before := time.Now(), l.payload()
 	err := l.session.Attach(alive, w)
 	if !joined {
-		l.update(func() { dialled(false) })
 		l.attachFailed(err, failed)
+		l.update(func() { dialled(false) })
 		return
 	}
 	l.client.backoff.lost(time.Since(start) >= healthyAfter || l.payload() != before)
@@ -318,6 +301,7 @@ func (l *link) left(err error, silence time.Duration) {
 			attrs = append(attrs, "hint", hint)
 		}
 		c.log.Info("carrier lost", attrs...)
+		l.harmed()
 	}
 }
 
@@ -337,7 +321,7 @@ func (l *link) attachFailed(err error, failed func(*CarrierError)) {
 			failure.Advice = "check that the versions of both agents fit"
 		case tunnel.CloseUnknownSession: // but a carrier is attached
 			failure.Cause = CauseConfig
-			failure.Advice = "the balancer led to another server agent than the session's: it must lead each client to one and the same"
+			failure.Advice = "the server agent was restarted, or a balancer led to another one: it must lead each client to one and the same"
 		case tunnel.CloseLimit:
 			failure.Cause = CauseLimit
 			failure.Advice = "the identity has as many sessions as it may have: stop another client agent of it, or raise its limit"

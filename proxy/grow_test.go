@@ -1,12 +1,16 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sallyport/tunnel"
@@ -150,5 +154,59 @@ func TestNoFurtherCarrier(t *testing.T) {
 				t.Errorf("what the client says of it does not fit")
 			}
 		})
+	}
+}
+
+// TestSurplusOneAtATime: of two carriers that find at the same instant that one less would do, only one is given up.
+func TestSurplusOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		host, session := tunnel.NewHost(tunnel.HostOptions{}), tunnel.NewSession(tunnel.Options{})
+		wg.Go(func() { _ = host.Run(ctx) })
+		wg.Go(func() { _ = session.Run(ctx) })
+		for range 2 {
+			a, b := memPair()
+			wg.Go(func() { _ = session.Attach(ctx, a) })
+			wg.Go(func() { _ = host.Serve(ctx, b, "alice") })
+			synctest.Wait()
+		}
+		if n := session.Stats().Carriers; n != 2 {
+			t.Fatalf("%d carriers", n)
+		}
+		l := &link{client: &Client{o: ClientOptions{Carriers: 1, SurplusAfter: 30 * time.Second}}, session: session}
+		var given atomic.Int32
+		for range 2 {
+			wg.Go(func() { l.awaitSurplus(ctx, time.Now(), func(error) { given.Add(1) }) })
+		}
+		time.Sleep(41 * time.Second)
+		synctest.Wait()
+		if n := given.Load(); n != 1 {
+			t.Errorf("%d of 2 carriers were given up at once", n)
+		}
+	})
+}
+
+// TestGrowthThatHarms: when carriers are lost soon after another was added, as where one connection is allowed, no more
+// are added for a while.
+func TestGrowthThatHarms(t *testing.T) {
+	w := crowdedWorld(t, func(o *ClientOptions) {})
+	for range 4 {
+		w.download(t)
+	}
+	w.until("another carrier", func() bool { return w.carriersNow() > 1 })
+	w.cut()
+	w.until("the log line", func() bool { return strings.Contains(w.log.text(), "adding none for a while") })
+	w.until("a carrier", func() bool { return w.carriersNow() == 1 })
+	opened := w.client.Status().Counters.CarriersOpened
+	for range 3 { // it is crowded, again and again
+		if err := w.client.sessions.all()[0].Crowded(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := w.client.Status().Counters.CarriersOpened - opened; n > 0 {
+		t.Errorf("%d carriers were added", n)
 	}
 }

@@ -66,6 +66,8 @@ type attachment struct {
 	pingIn   time.Duration
 	rtt      time.Duration // smoothed; 0: not measured
 	suspect  bool          // silent for too long; its load has moved
+	spoke    time.Time     // when it last was no more
+	silences int           // in a row, without a round trip in between
 }
 
 // message is what the sender remembers of a message in flight.
@@ -129,9 +131,8 @@ func (s *Session) join(a *attachment, hello *frame.Hello) error {
 		call(s.opt.Trace.Resumed)
 	}
 	s.detached = time.Time{}
-	select {
-	case <-s.waiting:
-	default:
+	if s.isWaiting {
+		s.isWaiting, s.waiting = false, make(chan struct{})
 	}
 	s.requeueLimbo()
 	s.suspects(hello.Suspects)
@@ -252,8 +253,21 @@ func (a *attachment) lose(cause error) {
 	default:
 		s.detached = time.Now()
 		s.schedule(s.detached.Add(s.expiry()))
+		if s.flowing || s.unacked() {
+			s.waits()
+		}
 	}
 	s.changed.Broadcast()
+}
+
+// unacked says whether a stream has sent something that the peer may not have.
+func (s *Session) unacked() bool {
+	for _, st := range s.streams {
+		if st.out.base < st.out.written {
+			return true
+		}
+	}
+	return false
 }
 
 // fail takes note of a write that failed: nothing is sent over the carrier any

@@ -66,7 +66,7 @@ func (s *Session) clientHello(ctx context.Context) (*frame.Hello, error) {
 	if err := s.wait(ctx, &s.changed, func() bool { return s.established || !s.creating }); err != nil {
 		return nil, err
 	}
-	if len(s.attached) >= maxCarriers {
+	if len(s.attached) >= maxCarriers && !s.makeRoom() {
 		return nil, ErrTooManyCarriers
 	}
 	s.creating = !s.established
@@ -81,6 +81,17 @@ func (s *Session) clientHello(ctx context.Context) (*frame.Hello, error) {
 		}
 	}
 	return h, nil
+}
+
+// makeRoom loses the oldest carrier if all have gone silent.
+func (s *Session) makeRoom() bool {
+	for _, a := range s.attached {
+		if !a.suspect {
+			return false
+		}
+	}
+	s.attached[0].lose(ErrReplaced)
+	return true
 }
 
 // hello returns what both sides say in theirs.

@@ -209,6 +209,79 @@ func TestHedgesAreLimited(t *testing.T) {
 	})
 }
 
+// TestHedgeBesideAsManyAsMayBe checks that a session all of whose carriers have
+// gone silent gets another one though it has as many as it may have.
+func TestHedgeBesideAsManyAsMayBe(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h, first := newHedged(t, Options{})
+		wires := []*wire{first}
+		for len(wires) < maxCarriers {
+			w := newWire(10*time.Millisecond, 0)
+			h.join(w, "alice")
+			wires = append(wires, w)
+		}
+		time.Sleep(time.Second)
+		if n := h.client.Stats().Carriers; n != maxCarriers {
+			t.Fatalf("%d carriers", n)
+		}
+		c, s := h.open()
+		for _, w := range wires {
+			w.hold(true)
+		}
+		start := time.Now()
+		for _, a := range h.server.carriers() {
+			h.server.mu.Lock()
+			a.ping()
+			h.server.mu.Unlock()
+		}
+		for _, a := range h.client.carriers() {
+			h.client.mu.Lock()
+			a.ping()
+			h.client.mu.Unlock()
+		}
+		fmt.Fprint(c, "x")
+		mustRead(t, s, "x")
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if n := h.client.Stats().Carriers; n > maxCarriers {
+			t.Errorf("%d carriers", n)
+		}
+	})
+}
+
+// carriers returns those that are attached.
+func (s *Session) carriers() []*attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.attached)
+}
+
+// TestSilenceDoesNotCountAsRoundTrip checks that a silence is found as soon as
+// ever after a carrier has been silent several times.
+func TestSilenceDoesNotCountAsRoundTrip(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		w := newWire(10*time.Millisecond, 0)
+		p.start(w)
+		c, s := p.open()
+		for range maxSilences {
+			w.hold(true)
+			fmt.Fprint(c, "x")
+			time.Sleep(4 * time.Second)
+			w.hold(false)
+			mustRead(t, s, "x")
+			time.Sleep(time.Second)
+		}
+		w.hold(true)
+		fmt.Fprint(c, "x")
+		time.Sleep(1100 * time.Millisecond)
+		if p.client.Stats().Suspect != 1 {
+			t.Errorf("it is not suspect after 1.1 s: a round trip counts as %v", p.client.Stats().RTT)
+		}
+	})
+}
+
 // TestNoHedgeBesideALiveCarrier checks that one silent carrier of two asks for nothing.
 func TestNoHedgeBesideALiveCarrier(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -237,9 +310,7 @@ func TestSuspectIsLeftForOneThatRecovers(t *testing.T) {
 		p.start(wires[0])
 		p.join(wires[1], "alice")
 		time.Sleep(time.Second)
-		p.server.mu.Lock()
-		carriers := slices.Clone(p.server.attached)
-		p.server.mu.Unlock()
+		carriers := p.server.carriers()
 		var from, to [2]*Stream
 		for i, w := range wires {
 			from[i], to[i] = p.open()

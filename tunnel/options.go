@@ -94,7 +94,7 @@ const (
 	reservedPeriod = 2 * time.Second
 	// inlineBytes is how much may be unacked for a stream's writer to write to
 	// the carrier itself: that little always fits into a socket's buffer, so
-	// the writer cannot get stuck in a carrier that went silent.
+	// a Write cannot get stuck in a carrier that went silent.
 	inlineBytes = 16 << 10
 	// bulkShare is the part of a carrier that interactive streams leave to bulk: 1/8.
 	bulkShare = 8
@@ -115,6 +115,8 @@ const (
 	// suspectAfter is the least silence, answer due, that makes a carrier
 	// suspect; 4 round trips if that is more.
 	suspectAfter = time.Second
+	// maxSilences is how many in a row are silences; more are the path's round trips.
+	maxSilences = 3
 	// oversleep is how late a timer may fire before the silence is put down to
 	// this machine (suspended, overloaded) and not to the peer.
 	oversleep = 500 * time.Millisecond

@@ -110,7 +110,8 @@ func (a *attachment) alive(now time.Time) {
 		a.s.schedule(now.Add(a.suspectAfter()))
 	}
 	if a.suspect && a.broken == nil {
-		a.suspect = false
+		a.suspect, a.spoke = false, now
+		a.silences++
 		for _, other := range a.s.attached {
 			if other.suspect {
 				other.moveAway() // there is somewhere to go now
@@ -305,24 +306,31 @@ func (a *attachment) onAck(now time.Time, count uint64, delay time.Duration) err
 	if n > 0 {
 		a.s.path.observe(now, d)
 		a.flight.acked(now.Add(-delay), count, n, asking, d, a.sentCount)
-		a.measured(d)
+		a.measured(newest.sent, d)
 	}
 	return nil
 }
 
-// measured smooths round trips as TCP does (RFC 6298 §2).
-func (a *attachment) measured(rtt time.Duration) {
-	if a.rtt == 0 {
+// measured smooths round trips as TCP does (RFC 6298 §2). One that ended a
+// silence tells of that, not of the path, or the next silence would be found
+// later; several in a row are the path's.
+func (a *attachment) measured(sent time.Time, rtt time.Duration) {
+	silence := a.suspect || sent.Before(a.spoke)
+	switch {
+	case a.rtt == 0:
 		a.rtt = rtt
-	} else {
+	case !silence || a.silences > maxSilences:
 		a.rtt += (rtt - a.rtt) / 8
+	}
+	if !silence {
+		a.silences = 0
 	}
 }
 
 func (a *attachment) onPong(now time.Time, seq uint64) {
 	if seq > a.pongSeen && seq == a.pingSeq {
 		rtt := now.Sub(a.pingSent)
-		a.measured(rtt)
+		a.measured(a.pingSent, rtt)
 		if a.s.opt.Trace.RTT != nil {
 			a.s.opt.Trace.RTT(rtt)
 		}

@@ -12,9 +12,9 @@ func (st *Stream) push() {
 }
 
 // send is push for the stream's own writer: if the carrier is idle, the caller
-// writes a message itself, which saves a goroutine's wake-up. Nothing else is
-// written for it than little, or what has just been read from a socket (bulk):
-// a Write must not get stuck in a carrier that went silent.
+// writes a message itself, which saves a goroutine's wake-up. A Write does so
+// only with little, for it must not get stuck in a carrier that went silent;
+// ReadFrom (bulk) with whatever the message takes.
 func (st *Stream) send(bulk bool) {
 	a := st.enqueue()
 	if a == nil {
@@ -45,10 +45,7 @@ func (st *Stream) enqueue() *attachment {
 	st.home = st.session.carrierFor(now, st.home, interactive)
 	switch {
 	case st.home == nil:
-		select {
-		case st.session.waiting <- struct{}{}:
-		default:
-		}
+		st.session.waits()
 		return nil // join pushes every stream
 	case interactive:
 		st.home.interactive.push(st)
@@ -96,22 +93,28 @@ func (s *Session) carrierFor(now time.Time, home *attachment, interactive bool) 
 
 // reserved returns the carrier that is kept clear of bulk, so that interactive
 // streams do not share a connection and its reader with it: the newest, if there
-// are several and both kinds are being sent; otherwise nil.
+// are several and both kinds are being sent; otherwise nil. It is not kept clear
+// if bulk would be left with little: until its own rate is known, and while the
+// others together are slower than an eighth of that.
 func (s *Session) reserved(now time.Time) (newest *attachment) {
 	if len(s.attached) < 2 || now.Sub(s.bulkAt) > interactivePeriod || now.Sub(s.interactiveAt) > reservedPeriod {
 		return nil
 	}
-	healthy := 0
+	healthy, rate := 0, 0.0
 	for _, a := range s.attached {
 		if a.suspect {
 			continue
 		}
 		healthy++
+		rate += a.flight.maxRate()
 		if newest == nil || a.id > newest.id {
 			newest = a
 		}
 	}
-	if healthy < 2 {
+	if healthy < 2 || newest.flight.startup {
+		return nil
+	}
+	if own := newest.flight.maxRate(); rate-own < own/8 {
 		return nil
 	}
 	return newest

@@ -158,3 +158,44 @@ func TestMovesAreBounded(t *testing.T) {
 		t.Errorf("%d moves before an ack, %d after it; at most %d may be in flight", before, after, maxGaps/2)
 	}
 }
+
+// TestBulkIsNotLeftToASlowCarrier checks that the newest of two carriers is not
+// kept clear of bulk when that would leave bulk to one that is much slower, be
+// it from the start or later.
+func TestBulkIsNotLeftToASlowCarrier(t *testing.T) {
+	const fast, slow = 100_000_000, 1_000_000
+	for name, later := range map[string]bool{"from the start": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPair(t, Options{}, HostOptions{})
+				first := newWire(5*time.Millisecond, slow)
+				if later {
+					first = newWire(5*time.Millisecond, fast)
+				}
+				p.start(first)
+				p.join(newWire(5*time.Millisecond, fast), "alice")
+				time.Sleep(time.Second)
+				from, to := p.open()
+				p.wg.Go(func() { from.ReadFrom(endless{}) })
+				p.wg.Go(func() { io.Copy(io.Discard, to) })
+				c, s := p.open()
+				exchange := func(seconds int) {
+					for range seconds {
+						fmt.Fprint(c, "k")
+						mustRead(t, s, "k")
+						time.Sleep(time.Second)
+					}
+				}
+				exchange(5)
+				first.server.set(func() { first.server.rate = slow })
+				exchange(5)
+				before := p.server.Stats().Received
+				exchange(5)
+				if rate := (p.server.Stats().Received - before) / 5; rate < fast/2 {
+					t.Errorf("bulk goes at %d bytes a second beside a carrier that is idle", rate)
+				}
+				from.Reset(1, "enough")
+			})
+		})
+	}
+}

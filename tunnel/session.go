@@ -23,7 +23,7 @@ type Session struct {
 	done     chan struct{} // closed when err is set
 	goneAway chan struct{} // closed when the peer's GOAWAY has come
 	rearm    chan struct{} // tells Run that armed moved forward
-	waiting  chan struct{} // a stream was given something to send while there was no carrier
+	waiting  chan struct{} // what Waiting returns
 
 	mu      sync.Mutex
 	changed sync.Cond // anything that Open, Drain, Hedge, Ping or Attach waits for
@@ -74,6 +74,8 @@ type Session struct {
 	flowing    bool      // it came in a steady flow
 	stallAsked bool      // it stopped, and the carriers were asked
 
+	isWaiting bool // Waiting's channel is closed
+
 	crowd crowd
 
 	receiveBudget int // left for windows above initialWindow
@@ -96,7 +98,7 @@ func newSession(o Options) *Session {
 		done:          make(chan struct{}),
 		goneAway:      make(chan struct{}),
 		rearm:         make(chan struct{}, 1),
-		waiting:       make(chan struct{}, 1),
+		waiting:       make(chan struct{}),
 		streams:       make(map[uint64]*Stream),
 		peerMax:       o.MaxStreams,
 		peerTold:      o.MaxStreams,
@@ -121,9 +123,22 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// Waiting gives a value when a stream was given something to send, and no
-// carrier was attached: a reason to try for one soon.
-func (s *Session) Waiting() <-chan struct{} { return s.waiting }
+// Waiting returns a channel that is closed while no carrier is attached and a
+// stream waits for one: it was given something to send, or what it sent is not
+// acked, or data was flowing to it.
+func (s *Session) Waiting() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting
+}
+
+// waits closes Waiting's channel.
+func (s *Session) waits() {
+	if !s.isWaiting {
+		s.isWaiting = true
+		close(s.waiting)
+	}
+}
 
 // Open opens a stream. There is no round trip: the peer learns of it with the
 // first byte (or FIN, or reset). While the peer allows no more streams, or
@@ -197,7 +212,7 @@ func (s *Session) Hedge(ctx context.Context) error {
 				return false
 			}
 		}
-		return len(s.attached) > 0 && len(s.attached) < maxCarriers
+		return len(s.attached) > 0
 	})
 }
 

@@ -226,7 +226,9 @@ func TestWaiting(t *testing.T) {
 		}
 		w.client.Close(errCut)
 		time.Sleep(time.Second)
-		asked() // what was under way may ask, too
+		if asked() {
+			t.Error("one is asked for though nothing was under way")
+		}
 		fmt.Fprint(c, "a key")
 		if !asked() {
 			t.Error("a write without a carrier asked for none")
@@ -236,6 +238,31 @@ func TestWaiting(t *testing.T) {
 		time.Sleep(time.Second)
 		if asked() {
 			t.Error("the carrier has come, and one is still asked for")
+		}
+	})
+}
+
+// TestWaitingForData: who receives a steady flow asks for a carrier when the last
+// one is lost, and goes on asking.
+func TestWaitingForData(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Options{}, HostOptions{})
+		w := newWire(time.Millisecond, 0)
+		p.start(w)
+		c, s := p.open()
+		for range 10 {
+			fmt.Fprint(s, "data")
+			mustRead(t, c, "data")
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.client.Close(errCut)
+		time.Sleep(time.Second)
+		for range 2 {
+			select {
+			case <-p.client.Waiting():
+			default:
+				t.Error("nothing is asked for")
+			}
 		}
 	})
 }
