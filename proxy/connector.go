@@ -213,7 +213,7 @@ func (l *link) dial(ctx context.Context, failed func(*CarrierError)) (tunnel.Car
 		ce = &CarrierError{Cause: CauseNetwork, Err: err}
 	}
 	if slow, ok := errors.AsType[*hedgeError](context.Cause(ctx)); ok {
-		ce = &CarrierError{Cause: CauseNetwork, Err: slow}
+		ce = &CarrierError{Cause: ce.Cause, Advice: ce.Advice, Err: &hedgeError{slow.after, ce.Err}}
 	}
 	c.counters.dialFailures.add(string(ce.Cause))
 	failed(ce)

@@ -12,11 +12,20 @@ import (
 const leastPatience = 2 * time.Second
 
 // hedgeError is why a hedge was given up.
-type hedgeError struct{ after time.Duration }
+type hedgeError struct {
+	after time.Duration
+	err   error // what its dial said, with the leg; may be nil
+}
 
 func (e *hedgeError) Error() string {
-	return fmt.Sprintf("no further carrier within %v, beside those that have gone silent", e.after)
+	text := fmt.Sprintf("no further carrier within %v, beside those that have gone silent", e.after)
+	if e.err != nil {
+		text += ": " + e.err.Error()
+	}
+	return text
 }
+
+func (e *hedgeError) Unwrap() error { return e.err }
 
 // hedge dials one carrier more whenever the session suspects those that it has.
 func (l *link) hedge(ctx, alive context.Context) {
@@ -45,7 +54,7 @@ func (l *link) patience(tries int) time.Duration {
 
 // hedgeOnce reports whether a carrier joined in time.
 func (l *link) hedgeOnce(ctx, alive context.Context, wg *sync.WaitGroup, patience time.Duration) bool {
-	late := &hedgeError{patience}
+	late := &hedgeError{after: patience}
 	dialling, cancel := context.WithTimeoutCause(ctx, patience, late)
 	defer cancel()
 	carrier, ok := l.dial(dialling, l.dialFailed)
