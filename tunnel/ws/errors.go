@@ -213,12 +213,24 @@ func skipTag(s string) string {
 	if name != "script" && name != "style" {
 		return rest
 	}
-	end := strings.Index(strings.ToLower(rest), "</"+name)
+	end := strings.Index(lowerASCII(rest), "</"+name)
 	if end < 0 {
 		return ""
 	}
 	_, rest, _ = strings.Cut(rest[end:], ">")
 	return rest
+}
+
+// lowerASCII is strings.ToLower that keeps every byte's place: what a peer sends
+// need not be UTF-8, and some letters are longer or shorter in lower case.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // clean makes s, which a peer chose, fit to print: runs of white space become
