@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 )
@@ -57,9 +58,10 @@ func TestCrowded(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(p.ctx, 2*time.Second)
 				defer cancel()
+				var typing sync.WaitGroup
 				if tt.interactive {
 					c, s := p.open()
-					p.wg.Go(func() {
+					typing.Go(func() {
 						for ctx.Err() == nil {
 							fmt.Fprint(c, "k")
 							mustRead(t, s, "k")
@@ -71,6 +73,7 @@ func TestCrowded(t *testing.T) {
 					t.Errorf("Crowded: %v", err)
 				}
 				cancel()
+				typing.Wait()
 				for _, st := range flowing {
 					st.Reset(1, "enough")
 				}
