@@ -64,8 +64,8 @@ func (b *backoff) delay() time.Duration {
 	return rand.N(limit)
 }
 
-// pause waits for d, or until ctx ends: false. When wanted or waiting closes or gives a value, what remains shrinks to
-// at most wantedPause. Either may be nil.
+// pause waits for d, or until ctx ends: false. When wanted or waiting closes, what remains shrinks to at most wantedPause.
+// Either may be nil.
 func pause(ctx context.Context, d time.Duration, wanted, waiting <-chan struct{}) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

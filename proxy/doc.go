@@ -15,7 +15,7 @@
 // # Lifetimes
 //
 // [NewClient] and [NewServer] start nothing. Run owns every goroutine: the client's listeners, its connector
-// (connector.go: carriers with backoff, hedges, a new session when the old one is lost or goes away; grow.go: more
+// (connector.go: carriers with backoff, a new session when the old one is lost or goes away; hedge.go: one beside silent ones; grow.go: more
 // carriers while it is crowded), every relay. It returns when all have ended. Drain lets streams finish first; SetForwards and Reload change what is allowed
 // while the rest goes on.
 //
